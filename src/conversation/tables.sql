@@ -1,0 +1,107 @@
+-- Conversations, who is in them, what waits in them, and how their status changed.
+
+CREATE TABLE @extschema@.webhook_conversations (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	user_id text NOT NULL,
+	whatsapp_phone text,
+	agent_type text,
+	status text NOT NULL DEFAULT 'active'
+		CHECK (status IN ('active', 'pending', 'processing', 'completed', 'timeout', 'error')),
+	last_activity_at timestamptz NOT NULL DEFAULT now(),
+	retry_count integer NOT NULL DEFAULT 0 CHECK (retry_count >= 0),
+	error_count integer NOT NULL DEFAULT 0 CHECK (error_count >= 0),
+	locked_by uuid,
+	locked_at timestamptz,
+	conversation_context jsonb NOT NULL DEFAULT '{}',
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	phone_number_id text,
+	lock_token bigint NOT NULL DEFAULT 0,
+	lock_expires_at timestamptz,
+	claimed_messages bigint[]
+) WITH (fillfactor = 50);
+-- No index may cover a column that locking changes (locked_*, lock_*, claimed_messages,
+-- last_activity_at, updated_at): those updates must stay HOT.
+CREATE INDEX webhook_conversations_user_idx
+	ON @extschema@.webhook_conversations (user_id, status, created_at);
+CREATE INDEX webhook_conversations_busy_idx
+	ON @extschema@.webhook_conversations (status) WHERE status IN ('pending', 'processing');
+COMMENT ON TABLE @extschema@.webhook_conversations IS
+	'the thread between one business number and one user, with its lock';
+COMMENT ON COLUMN @extschema@.webhook_conversations.phone_number_id IS
+	'the business number; null: any';
+COMMENT ON COLUMN @extschema@.webhook_conversations.locked_by IS
+	'the lock id of the holder, made up by it for this one acquisition';
+COMMENT ON COLUMN @extschema@.webhook_conversations.lock_token IS
+	'fencing token: grows with every acquisition, never shrinks';
+COMMENT ON COLUMN @extschema@.webhook_conversations.lock_expires_at IS
+	'when the lease ends; from then on anyone may take it over';
+COMMENT ON COLUMN @extschema@.webhook_conversations.claimed_messages IS
+	'webhook_inbox.seq of the messages the holder claimed';
+
+CREATE TABLE @extschema@.webhook_identities (
+	phone_number_id text NOT NULL,
+	identity text NOT NULL,
+	kind text NOT NULL CHECK (kind IN ('phone', 'user_id')),
+	conversation_id uuid NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (phone_number_id, identity)
+);
+CREATE INDEX webhook_identities_conversation_idx
+	ON @extschema@.webhook_identities (conversation_id);
+COMMENT ON TABLE @extschema@.webhook_identities IS
+	'which conversation a phone number or business-scoped user id leads to, for each business number (empty: any)';
+
+CREATE SEQUENCE @extschema@.webhook_inbox_seq;
+CREATE TABLE @extschema@.webhook_inbox (
+	conversation_id uuid NOT NULL,
+	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_inbox_seq'),
+	message_id uuid NOT NULL,
+	service text NOT NULL DEFAULT 'default',
+	attempts integer NOT NULL DEFAULT 0,
+	losses integer NOT NULL DEFAULT 0,
+	enqueued_at timestamptz NOT NULL,
+	user_id text,
+	whatsapp_phone text,
+	PRIMARY KEY (conversation_id, seq)
+);
+ALTER SEQUENCE @extschema@.webhook_inbox_seq OWNED BY @extschema@.webhook_inbox.seq;
+COMMENT ON TABLE @extschema@.webhook_inbox IS
+	'one small row a message that waits or is claimed, in order of arrival within its conversation';
+COMMENT ON COLUMN @extschema@.webhook_inbox.message_id IS 'processed_webhook_messages.id';
+COMMENT ON COLUMN @extschema@.webhook_inbox.attempts IS 'attempts that ended in failure before this one';
+COMMENT ON COLUMN @extschema@.webhook_inbox.losses IS 'claims whose holder vanished';
+COMMENT ON COLUMN @extschema@.webhook_inbox.user_id IS
+	'set when this message changed what is known of the sender; the claim writes it to the conversation';
+
+CREATE SEQUENCE @extschema@.webhook_conversation_queue_seq;
+CREATE TABLE @extschema@.webhook_conversation_queue (
+	conversation_id uuid NOT NULL,
+	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_conversation_queue_seq'),
+	service text NOT NULL DEFAULT 'default',
+	due_at timestamptz NOT NULL,
+	PRIMARY KEY (conversation_id, seq)
+);
+ALTER SEQUENCE @extschema@.webhook_conversation_queue_seq
+	OWNED BY @extschema@.webhook_conversation_queue.seq;
+CREATE INDEX webhook_conversation_queue_due_idx
+	ON @extschema@.webhook_conversation_queue (service, due_at);
+COMMENT ON TABLE @extschema@.webhook_conversation_queue IS
+	'when to look at a conversation next: a conversation with waiting messages since they came, a locked one when its lease ends';
+
+CREATE TABLE @extschema@.conversation_state_transitions (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	conversation_id uuid,
+	from_state text,
+	to_state text NOT NULL,
+	transition_reason text,
+	correlation_id uuid,
+	metadata jsonb NOT NULL DEFAULT '{}',
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX conversation_state_transitions_conversation_idx
+	ON @extschema@.conversation_state_transitions (conversation_id, created_at);
+CREATE INDEX conversation_state_transitions_created_idx
+	ON @extschema@.conversation_state_transitions (created_at);
+COMMENT ON TABLE @extschema@.conversation_state_transitions IS
+	'every change of a conversation''s status: from, to, why, and under which correlation id';

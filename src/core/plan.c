@@ -1,0 +1,144 @@
+/*
+ * Running SQL from C.
+ *
+ * The plans of the hot path must not depend on statistics: a queue table is empty when a session
+ * first plans for it and may hold a million rows a minute later, and a sequential scan chosen in
+ * between would be kept. So they are planned once, generic, with index scans and nested loops only.
+ */
+#include "core/plan.h"
+
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+
+static Oid	current_schema = InvalidOid;
+
+/*
+ * Connects to SPI for the SQL function that is being called. The schema is the function's own, so
+ * it stays right when the extension is dropped and created anew elsewhere in the same session.
+ */
+void
+wahook_begin(FunctionCallInfo fcinfo)
+{
+	current_schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (CALLED_AS_TRIGGER(fcinfo))
+		SPI_register_trigger_data((TriggerData *) fcinfo->context);
+}
+
+void
+wahook_end(void)
+{
+	SPI_finish();
+}
+
+Oid
+wahook_schema(void)
+{
+	return current_schema;
+}
+
+/* The oid of a relation of the extension. */
+Oid
+wahook_relation(const char *name)
+{
+	Oid			relid = get_relname_relid(name, current_schema);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s\" of extension wahook does not exist", name),
+				 errhint("Recreate the extension, or restore the relation.")));
+	return relid;
+}
+
+static void
+prepare(wahook_Plan *plan)
+{
+	const char *schema = quote_identifier(get_namespace_name(current_schema));
+	StringInfoData sql;
+	const char *from = plan->sql;
+	const char *mark;
+
+	initStringInfo(&sql);
+	while ((mark = strstr(from, "@extschema@")) != NULL)
+	{
+		appendBinaryStringInfo(&sql, from, mark - from);
+		appendStringInfoString(&sql, schema);
+		from = mark + strlen("@extschema@");
+	}
+	appendStringInfoString(&sql, from);
+
+	if (plan->plan != NULL)
+	{
+		SPI_freeplan(plan->plan);
+		plan->plan = NULL;
+	}
+	plan->plan = SPI_prepare_cursor(sql.data, plan->nargs, plan->argtypes,
+									CURSOR_OPT_GENERIC_PLAN);
+	if (plan->plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
+	pfree(sql.data);
+}
+
+static void
+plan_with_indexes_only(SPIPlanPtr plan)
+{
+	static const char *const off[] = {
+		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"
+	};
+	int			nest = NewGUCNestLevel();
+	CachedPlan *cached;
+
+	for (int i = 0; i < lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	cached = SPI_plan_get_cached_plan(plan);
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	AtEOXact_GUC(true, nest);
+}
+
+/*
+ * Runs a statement in a snapshot of its own and returns how many rows it processed. Rows that it
+ * returned are in SPI_tuptable until the next call.
+ */
+uint64
+wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls)
+{
+	int			rc;
+
+	if (plan->plan == NULL || plan->schema != current_schema)
+	{
+		prepare(plan);
+		plan_with_indexes_only(plan->plan);
+		SPI_keepplan(plan->plan);
+		plan->schema = current_schema;
+	}
+	else if (!SPI_plan_is_valid(plan->plan))
+		plan_with_indexes_only(plan->plan);
+
+	rc = SPI_execute_plan(plan->plan, values, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "could not execute \"%s\": %s", plan->sql, SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/* A column, counted from 1, of a row that the last statement returned. */
+Datum
+wahook_result(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/* The same as text, palloc'd in the caller's SPI context; null where it is null. */
+char *
+wahook_result_text(uint64 row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}

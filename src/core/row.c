@@ -1,0 +1,92 @@
+/*
+ * Looking at rows without waiting.
+ *
+ * SQL offers SKIP LOCKED, but it follows a row to its newest version before it checks the
+ * condition again, and keeps the lock it took there even when the condition has become false: a
+ * claim would hold up the very holder it lost to. Here the row is first looked at with a dirty
+ * snapshot, and then exactly the version that was seen is locked, or none.
+ */
+#include "core/row.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "core/compat.h"
+#include "core/plan.h"
+
+/* Opens a table of the extension for look-ups by one of its indexes. */
+void
+wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index, LOCKMODE lockmode)
+{
+	reader->heap = table_open(wahook_relation(table), lockmode);
+	reader->index = index_open(wahook_relation(index), lockmode);
+	reader->slot = table_slot_create(reader->heap, NULL);
+}
+
+void
+wahook_close_rows(wahook_RowReader *reader)
+{
+	ExecDropSingleTupleTableSlot(reader->slot);
+	index_close(reader->index, NoLock);
+	table_close(reader->heap, NoLock);
+}
+
+/*
+ * Finds the row with the given key and tells what is happening to it. A committed version is
+ * preferred to one that is still arriving. The row is in reader->slot unless there is none.
+ */
+wahook_RowState
+wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
+{
+	SnapshotData dirty;
+	IndexScanDesc scan;
+	wahook_RowState state = WAHOOK_ROW_NONE;
+	HeapTuple	arriving = NULL;
+
+	InitDirtySnapshot(dirty);
+	ExecClearTuple(reader->slot);
+	scan = wahook_index_beginscan(reader->heap, reader->index, &dirty, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, reader->slot))
+	{
+		if (TransactionIdIsValid(dirty.xmin))
+		{
+			state = WAHOOK_ROW_ARRIVING;
+			if (arriving)
+				heap_freetuple(arriving);
+			arriving = ExecCopySlotHeapTuple(reader->slot);
+			continue;
+		}
+		state = TransactionIdIsValid(dirty.xmax) ? WAHOOK_ROW_CHANGING : WAHOOK_ROW_STEADY;
+		break;
+	}
+	/* The slot keeps its own pin on the row's page. */
+	index_endscan(scan);
+	if (state == WAHOOK_ROW_ARRIVING)
+		ExecForceStoreHeapTuple(arriving, reader->slot, true);
+	return state;
+}
+
+/*
+ * Locks the row version in reader->slot against updates by others until the transaction ends.
+ * False, and nothing is locked, when another transaction has it or has changed it since.
+ */
+bool
+wahook_try_lock_row(wahook_RowReader *reader)
+{
+	ItemPointerData tid = reader->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	result = table_tuple_lock(reader->heap, &tid, GetActiveSnapshot(), reader->slot,
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive, LockWaitSkip,
+							  0, &failure);
+	PopActiveSnapshot();
+	return result == TM_Ok;
+}

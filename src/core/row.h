@@ -1,0 +1,35 @@
+/*
+ * Looking at rows without waiting: what others are writing can be seen, and a row can be locked or
+ * found busy, but no call here ever blocks behind another transaction.
+ */
+#ifndef WAHOOK_ROW_H
+#define WAHOOK_ROW_H
+
+#include "postgres.h"
+
+#include "access/skey.h"
+#include "executor/tuptable.h"
+#include "utils/relcache.h"
+
+typedef enum wahook_RowState
+{
+	WAHOOK_ROW_NONE,			/* no such row */
+	WAHOOK_ROW_STEADY,			/* committed, and nobody is changing it */
+	WAHOOK_ROW_CHANGING,		/* committed, another transaction has changed or deleted it */
+	WAHOOK_ROW_ARRIVING			/* inserted by a transaction that has not committed yet */
+} wahook_RowState;
+
+typedef struct wahook_RowReader
+{
+	Relation	heap;
+	Relation	index;
+	TupleTableSlot *slot;
+} wahook_RowReader;
+
+extern void wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index,
+							 LOCKMODE lockmode);
+extern wahook_RowState wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys);
+extern bool wahook_try_lock_row(wahook_RowReader *reader);
+extern void wahook_close_rows(wahook_RowReader *reader);
+
+#endif

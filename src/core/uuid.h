@@ -1,0 +1,11 @@
+#ifndef WAHOOK_UUID_H
+#define WAHOOK_UUID_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+extern void wahook_new_uuid(pg_uuid_t *uuid);
+extern char *wahook_uuid_text(const pg_uuid_t *uuid);
+
+#endif

@@ -1,0 +1,116 @@
+-- What deliveries leave behind: messages, statuses of what was sent, notices, and what could not be read.
+
+CREATE TABLE @extschema@.webhook_services (
+	name text PRIMARY KEY CHECK (name <> '' AND length(name) <= 200),
+	handler text,
+	run_as name,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CHECK ((handler IS NULL) = (run_as IS NULL))
+);
+INSERT INTO @extschema@.webhook_services (name) VALUES ('default');
+COMMENT ON TABLE @extschema@.webhook_services IS 'who handles messages';
+COMMENT ON COLUMN @extschema@.webhook_services.handler IS
+	'a SQL function that takes one jsonb and raises an error to fail; null: clients claim the messages';
+COMMENT ON COLUMN @extschema@.webhook_services.run_as IS
+	'the role that set the handler, and as which it runs';
+
+CREATE TABLE @extschema@.processed_webhook_messages (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	whatsapp_message_id text NOT NULL,
+	correlation_id uuid NOT NULL DEFAULT gen_random_uuid(),
+	conversation_id uuid,
+	received_at timestamptz NOT NULL DEFAULT now(),
+	kind text,
+	service text NOT NULL DEFAULT 'default',
+	payload jsonb,
+	processed_at timestamptz DEFAULT now(),
+	processing_time_ms integer CHECK (processing_time_ms >= 0)
+);
+ALTER TABLE @extschema@.processed_webhook_messages
+	ADD CONSTRAINT processed_webhook_messages_whatsapp_message_id_key UNIQUE (whatsapp_message_id);
+CREATE INDEX processed_webhook_messages_received_idx
+	ON @extschema@.processed_webhook_messages USING brin (received_at) WITH (pages_per_range = 32);
+COMMENT ON TABLE @extschema@.processed_webhook_messages IS
+	'every message accepted within the retention: the idempotency record, from acceptance on';
+COMMENT ON COLUMN @extschema@.processed_webhook_messages.processed_at IS
+	'when its processing was completed; null: accepted, not processed yet';
+COMMENT ON COLUMN @extschema@.processed_webhook_messages.payload IS
+	'message, contact and metadata as they were delivered';
+
+CREATE TABLE @extschema@.webhook_message_statuses (
+	whatsapp_message_id text NOT NULL,
+	recipient text NOT NULL DEFAULT '',
+	type text NOT NULL DEFAULT '',
+	status text NOT NULL,
+	status_at timestamptz,
+	sent_at timestamptz,
+	delivered_at timestamptz,
+	read_at timestamptz,
+	played_at timestamptz,
+	failed_at timestamptz,
+	phone_number_id text,
+	errors jsonb,
+	payload jsonb NOT NULL,
+	correlation_id uuid NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (whatsapp_message_id, recipient, type)
+);
+CREATE INDEX webhook_message_statuses_created_idx
+	ON @extschema@.webhook_message_statuses USING brin (created_at) WITH (pages_per_range = 32);
+COMMENT ON TABLE @extschema@.webhook_message_statuses IS
+	'the furthest status of each message we sent, a row a recipient; it never moves backwards';
+COMMENT ON COLUMN @extschema@.webhook_message_statuses.recipient IS
+	'the participant where the message went to a group, else empty';
+COMMENT ON COLUMN @extschema@.webhook_message_statuses.type IS
+	'empty for messages; payment, call: statuses with a meaning of their own';
+
+CREATE TABLE @extschema@.webhook_notices (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	content_hash bytea NOT NULL UNIQUE,
+	kind text NOT NULL,
+	entry_id text,
+	phone_number_id text,
+	payload jsonb NOT NULL,
+	correlation_id uuid NOT NULL,
+	received_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX webhook_notices_received_idx ON @extschema@.webhook_notices (received_at);
+COMMENT ON TABLE @extschema@.webhook_notices IS
+	'account, template, call, history... updates, once each by content';
+
+CREATE TABLE @extschema@.webhook_quarantine (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	content_hash bytea NOT NULL UNIQUE,
+	reason text NOT NULL,
+	body text NOT NULL,
+	entry_id text,
+	correlation_id uuid NOT NULL,
+	seen_count integer NOT NULL DEFAULT 1,
+	received_at timestamptz NOT NULL DEFAULT now(),
+	last_seen_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX webhook_quarantine_received_idx ON @extschema@.webhook_quarantine (received_at);
+COMMENT ON TABLE @extschema@.webhook_quarantine IS
+	'signed input that could not be read or stored as jsonb, whole and as it came';
+COMMENT ON COLUMN @extschema@.webhook_quarantine.body IS
+	'the raw text of the update, or of the whole delivery where no update could be told apart';
+
+CREATE TABLE @extschema@.webhook_rate_limit_buckets (
+	bucket text PRIMARY KEY,
+	max_tokens integer NOT NULL CHECK (max_tokens > 0),
+	refill_per_second double precision NOT NULL CHECK (refill_per_second > 0)
+);
+INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES ('default', 60, 1);
+COMMENT ON TABLE @extschema@.webhook_rate_limit_buckets IS
+	'token buckets; a bucket that is not listed here has the limits of ''default''';
+CREATE UNLOGGED TABLE @extschema@.webhook_rate_limits (
+	identifier text NOT NULL,
+	bucket text NOT NULL,
+	tokens double precision NOT NULL,
+	refilled_at timestamptz NOT NULL,
+	PRIMARY KEY (identifier, bucket)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE @extschema@.webhook_rate_limits IS
+	'how many tokens each identifier has left in each bucket; unlogged, for it is cheap to lose';

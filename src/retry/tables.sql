@@ -1,0 +1,89 @@
+-- The dead letter queue, under both its names, and the record of attempts.
+
+CREATE TABLE @extschema@.webhook_dlq (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	payload jsonb NOT NULL,
+	error text,
+	error_stack text,
+	correlation_id uuid,
+	whatsapp_message_id text,
+	retry_count integer NOT NULL DEFAULT 0 CHECK (retry_count >= 0),
+	max_retries integer NOT NULL DEFAULT 3 CHECK (max_retries >= 0),
+	next_retry_at timestamptz,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	processed_at timestamptz,
+	resolution_status text NOT NULL DEFAULT 'pending'
+		CHECK (resolution_status IN ('pending', 'retrying', 'resolved', 'failed')),
+	from_number text NOT NULL DEFAULT '',
+	processed boolean NOT NULL DEFAULT false,
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	conversation_id uuid,
+	service text NOT NULL DEFAULT 'default',
+	retry_lease_until timestamptz,
+	CHECK (processed = (resolution_status = 'resolved')),
+	CONSTRAINT webhook_dlq_whatsapp_message_id_key UNIQUE (whatsapp_message_id)
+);
+CREATE INDEX webhook_dlq_due_idx
+	ON @extschema@.webhook_dlq (next_retry_at) WHERE resolution_status = 'pending';
+CREATE INDEX webhook_dlq_leased_idx
+	ON @extschema@.webhook_dlq (retry_lease_until) WHERE resolution_status = 'retrying';
+CREATE INDEX webhook_dlq_created_idx ON @extschema@.webhook_dlq (created_at);
+COMMENT ON TABLE @extschema@.webhook_dlq IS
+	'the dead letter queue: messages whose processing failed, one entry a message';
+COMMENT ON COLUMN @extschema@.webhook_dlq.retry_count IS
+	'retries that failed; the first failure is not a retry';
+COMMENT ON COLUMN @extschema@.webhook_dlq.resolution_status IS
+	'pending: waits for next_retry_at; retrying: back in its conversation''s queue or with a retrier; resolved: processed; failed: given up';
+COMMENT ON COLUMN @extschema@.webhook_dlq.retry_lease_until IS
+	'set while a caller of get_retriable_messages() has it; from then on it is due again';
+COMMENT ON COLUMN @extschema@.webhook_dlq.processed IS
+	'the same as resolution_status = ''resolved'', for callers of wa_dead_letter_queue';
+
+-- An updatable view, so that ON CONFLICT (message_id) finds the unique index below it.
+CREATE VIEW @extschema@.wa_dead_letter_queue AS
+	SELECT id, whatsapp_message_id AS message_id, from_number, payload,
+		error AS error_message, error_stack, retry_count, max_retries, next_retry_at,
+		processed, processed_at, created_at, updated_at
+	FROM @extschema@.webhook_dlq;
+COMMENT ON VIEW @extschema@.wa_dead_letter_queue IS
+	'webhook_dlq under the name and columns of its other generation of callers';
+
+CREATE SEQUENCE @extschema@.webhook_delivery_attempts_seq;
+CREATE TABLE @extschema@.webhook_delivery_attempts (
+	message_id uuid NOT NULL,
+	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_delivery_attempts_seq'),
+	attempt integer NOT NULL,
+	outcome text NOT NULL CHECK (outcome IN ('succeeded', 'failed', 'lost')),
+	conversation_id uuid,
+	lock_token bigint,
+	service text NOT NULL DEFAULT 'default',
+	started_at timestamptz,
+	finished_at timestamptz NOT NULL,
+	duration_ms integer,
+	error text,
+	PRIMARY KEY (message_id, seq)
+);
+ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq
+	OWNED BY @extschema@.webhook_delivery_attempts.seq;
+CREATE INDEX webhook_delivery_attempts_finished_idx
+	ON @extschema@.webhook_delivery_attempts USING brin (finished_at) WITH (pages_per_range = 32);
+COMMENT ON TABLE @extschema@.webhook_delivery_attempts IS
+	'every attempt at a message: when, how long, how it ended';
+COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.message_id IS
+	'processed_webhook_messages.id, or webhook_dlq.id of a dead letter that was added by hand';
+COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.outcome IS
+	'succeeded; failed: reported as failed; lost: its holder vanished and the lease ran out';
+
+CREATE TABLE @extschema@.wa_workflow_recovery (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	conversation_id text NOT NULL,
+	workflow_type text NOT NULL,
+	recovery_action text NOT NULL,
+	status text NOT NULL DEFAULT 'pending'
+		CHECK (status IN ('pending', 'in_progress', 'completed', 'failed')),
+	details jsonb NOT NULL DEFAULT '{}',
+	created_at timestamptz NOT NULL DEFAULT now(),
+	completed_at timestamptz
+);
+CREATE INDEX wa_workflow_recovery_created_idx ON @extschema@.wa_workflow_recovery (created_at);
+COMMENT ON TABLE @extschema@.wa_workflow_recovery IS 'recovery steps of workflows, kept by their callers';
