@@ -1,0 +1,94 @@
+# Builds, installs and tests wahook.
+#
+#   make && make install     needs PostgreSQL's development files and jansson; PG_CONFIG chooses the server
+#   make installcheck        the SQL and isolation tests against a server that runs
+#   make test | demo | bench set up what the machine lacks, build, install, and start a server of their own
+#
+# A list that has an order is written out here; a list without one is found by its pattern.
+
+EXTENSION = wahook
+MODULE_big = wahook
+
+# The control file is the one place that holds the version; `make check-version` compares what repeats it.
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" wahook.control)
+
+OBJS = $(patsubst %.c,%.o,src/wahook.c $(sort $(wildcard src/*/*.c)))
+
+# The install script in its order: a part may use only what stands in the parts before it.
+SQL_PARTS = src/core/install.sql \
+	src/conversation/tables.sql src/ingest/tables.sql src/retry/tables.sql src/agent/tables.sql \
+	src/conversation/state.sql src/conversation/functions.sql src/conversation/triggers.sql \
+	src/ingest/functions.sql
+
+# pg_regress, in order. `install` comes first, because it creates the extension for the others.
+REGRESS =
+# Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
+REGRESS_SERVICE =
+
+ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
+
+install_script = $(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(install_script)
+DATA = $(sort $(wildcard src/upgrade/$(EXTENSION)--*--*.sql))
+EXTRA_CLEAN = $(wildcard $(EXTENSION)--*.sql)
+
+# The server's headers count as system headers, so that only our own code answers for its warnings. Packagers whose
+# compiler is newer than the code, and warns of more, build with WERROR= .
+WERROR ?= -Werror
+PG_CPPFLAGS = -I$(srcdir)/src -isystem $(includedir_server) -DWAHOOK_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS = -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $(WERROR)
+SHLIB_LINK = -ljansson
+
+# JIT could only inline our functions, which are far too large to gain from it; without bitcode no clang is needed.
+override with_llvm = no
+
+.DEFAULT_GOAL := all
+
+# A fresh machine has no pg_config, or one without PGXS: then `ready` fetches it and starts make anew.
+PG_CONFIG ?= pg_config
+export PG_CONFIG
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+ifneq ($(PGXS),)
+include $(PGXS)
+
+# PGXS tracks no dependencies on headers. Every object depends on all of them: the whole builds in seconds.
+$(OBJS): $(wildcard src/*.h src/*/*.h) $(EXTENSION).control Makefile
+
+forgotten_parts = $(filter-out $(SQL_PARTS) src/upgrade/%,$(wildcard src/*/*.sql))
+
+$(install_script): $(SQL_PARTS) $(wildcard src/*/*.sql) $(EXTENSION).control Makefile
+	@$(if $(forgotten_parts),echo 'not in SQL_PARTS: $(forgotten_parts)' >&2; exit 1,:)
+	@printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit' >$@.new
+	@$(if $(SQL_PARTS),awk 'FNR == 1 { print "\n-- " FILENAME } 1' $(SQL_PARTS) >>$@.new)
+	@mv $@.new $@
+else
+all install uninstall installcheck clean:
+	@echo "PGXS was not found by $(PG_CONFIG): run test/lib/setup, or set PG_CONFIG" >&2; exit 1
+endif
+
+# --- the tests, the demo, the benchmark: each sets the machine up by itself
+
+.PHONY: ready test demo bench check-version check-format format
+
+ready:
+	@test/lib/setup
+	@$(MAKE) --silent --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) all
+	@test/lib/install
+
+# TESTS narrows it, for example TESTS="regress" or TESTS="pgtap contract"; see test/run.
+test: ready
+	@test/run --no-build $(TESTS)
+
+demo bench: ready
+	@test/$@/run
+
+check-version check-format:
+	@test/$@
+
+format:
+	@test/check-format --fix
+
+# For scripts: the value of a variable.
+print-%:
+	@echo $($*)
