@@ -5,11 +5,12 @@
 
 #include "fmgr.h"
 
+#include "core/compat.h"
 #include "core/settings.h"
 
 PG_MODULE_MAGIC;
 
-void		_PG_init(void);
+void _PG_init(void);
 
 PGDLLEXPORT void
 _PG_init(void)

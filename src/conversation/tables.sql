@@ -85,7 +85,7 @@ CREATE TABLE @extschema@.webhook_conversation_queue (
 ALTER SEQUENCE @extschema@.webhook_conversation_queue_seq
 	OWNED BY @extschema@.webhook_conversation_queue.seq;
 CREATE INDEX webhook_conversation_queue_due_idx
-	ON @extschema@.webhook_conversation_queue (service, due_at);
+	ON @extschema@.webhook_conversation_queue (service, due_at, seq);
 COMMENT ON TABLE @extschema@.webhook_conversation_queue IS
 	'when to look at a conversation next: a conversation with waiting messages since they came, a locked one when its lease ends';
 

@@ -1,5 +1,5 @@
 /*
- * What differs between PostgreSQL 15, 16, 17 and 18, and nothing else.
+ * What differs between PostgreSQL 15, 16, 17 and 18, and nothing else. Include it after fmgr.h.
  */
 #ifndef WAHOOK_COMPAT_H
 #define WAHOOK_COMPAT_H
@@ -7,6 +7,26 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "fmgr.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#else
+
+/* Before 16, nothing marks a module's functions as visible. */
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(funcname) \
+	extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS); \
+	extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, funcname)(void); \
+	const Pg_finfo_record *CppConcat(pg_finfo_, funcname)(void) \
+	{ \
+		static const Pg_finfo_record my_finfo = {1}; \
+		return &my_finfo; \
+	} \
+	extern int no_such_variable
+#endif
 
 #if PG_VERSION_NUM >= 180000
 #define wahook_index_beginscan(heap, index, snapshot, nkeys) \

@@ -63,6 +63,7 @@ wahook_event_end(wahook_Event *event)
 	if (!event->wanted)
 		return;
 	appendStringInfoChar(&event->json, '}');
-	ereport(LOG, (errmsg_internal("%s", event->json.data), errhidestmt(true), errhidecontext(true)));
+	ereport(LOG,
+			(errmsg_internal("%s", event->json.data), errhidestmt(true), errhidecontext(true)));
 	pfree(event->json.data);
 }

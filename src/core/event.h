@@ -11,7 +11,7 @@
 
 typedef struct wahook_Event
 {
-	bool		wanted;
+	bool wanted;
 	StringInfoData json;
 } wahook_Event;
 

@@ -1,6 +1,4 @@
 -- The head of the install script: what must hold before anything is created.
-\echo Use "CREATE EXTENSION wahook" to load this file. \quit
-
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
 -- A webhook body is UTF-8, and its signature covers its bytes.

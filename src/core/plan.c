@@ -15,7 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 
-static Oid	current_schema = InvalidOid;
+static Oid extension_schema = InvalidOid;
 
 /*
  * Connects to SPI for the SQL function that is being called. The schema is the function's own, so
@@ -24,7 +24,7 @@ static Oid	current_schema = InvalidOid;
 void
 wahook_begin(FunctionCallInfo fcinfo)
 {
-	current_schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	extension_schema = get_func_namespace(fcinfo->flinfo->fn_oid);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	if (CALLED_AS_TRIGGER(fcinfo))
@@ -40,27 +40,26 @@ wahook_end(void)
 Oid
 wahook_schema(void)
 {
-	return current_schema;
+	return extension_schema;
 }
 
 /* The oid of a relation of the extension. */
 Oid
 wahook_relation(const char *name)
 {
-	Oid			relid = get_relname_relid(name, current_schema);
+	Oid relid = get_relname_relid(name, extension_schema);
 
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s\" of extension wahook does not exist", name),
-				 errhint("Recreate the extension, or restore the relation.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation \"%s\" of extension wahook does not exist", name),
+						errhint("Recreate the extension, or restore the relation.")));
 	return relid;
 }
 
 static void
 prepare(wahook_Plan *plan)
 {
-	const char *schema = quote_identifier(get_namespace_name(current_schema));
+	const char *schema = quote_identifier(get_namespace_name(extension_schema));
 	StringInfoData sql;
 	const char *from = plan->sql;
 	const char *mark;
@@ -79,8 +78,7 @@ prepare(wahook_Plan *plan)
 		SPI_freeplan(plan->plan);
 		plan->plan = NULL;
 	}
-	plan->plan = SPI_prepare_cursor(sql.data, plan->nargs, plan->argtypes,
-									CURSOR_OPT_GENERIC_PLAN);
+	plan->plan = SPI_prepare_cursor(sql.data, plan->nargs, plan->argtypes, CURSOR_OPT_GENERIC_PLAN);
 	if (plan->plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
 	pfree(sql.data);
@@ -89,15 +87,14 @@ prepare(wahook_Plan *plan)
 static void
 plan_with_indexes_only(SPIPlanPtr plan)
 {
-	static const char *const off[] = {
-		"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"
-	};
-	int			nest = NewGUCNestLevel();
+	static const char *const off[] = {"enable_seqscan", "enable_bitmapscan", "enable_hashjoin",
+									  "enable_mergejoin", "jit"};
+	int nest = NewGUCNestLevel();
 	CachedPlan *cached;
 
-	for (int i = 0; i < lengthof(off); i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-								 true, 0, false);
+	for (size_t i = 0; i < lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+								 0, false);
 	cached = SPI_plan_get_cached_plan(plan);
 	if (cached != NULL)
 		ReleaseCachedPlan(cached, CurrentResourceOwner);
@@ -111,14 +108,14 @@ plan_with_indexes_only(SPIPlanPtr plan)
 uint64
 wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls)
 {
-	int			rc;
+	int rc;
 
-	if (plan->plan == NULL || plan->schema != current_schema)
+	if (plan->plan == NULL || plan->schema != extension_schema)
 	{
 		prepare(plan);
-		plan_with_indexes_only(plan->plan);
 		SPI_keepplan(plan->plan);
-		plan->schema = current_schema;
+		plan_with_indexes_only(plan->plan);
+		plan->schema = extension_schema;
 	}
 	else if (!SPI_plan_is_valid(plan->plan))
 		plan_with_indexes_only(plan->plan);

@@ -18,16 +18,16 @@
 typedef struct wahook_Plan
 {
 	const char *sql;
-	int			nargs;
-	Oid			argtypes[WAHOOK_MAX_PLAN_ARGS];
-	SPIPlanPtr	plan;			/* below: set by wahook_execute */
-	Oid			schema;
+	int nargs;
+	Oid argtypes[WAHOOK_MAX_PLAN_ARGS];
+	SPIPlanPtr plan; /* below: set by wahook_execute */
+	Oid schema;
 } wahook_Plan;
 
 extern void wahook_begin(FunctionCallInfo fcinfo);
 extern void wahook_end(void);
-extern Oid	wahook_schema(void);
-extern Oid	wahook_relation(const char *name);
+extern Oid wahook_schema(void);
+extern Oid wahook_relation(const char *name);
 extern uint64 wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls);
 extern Datum wahook_result(uint64 row, int column, bool *isnull);
 extern char *wahook_result_text(uint64 row, int column);

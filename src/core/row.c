@@ -46,7 +46,7 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 	SnapshotData dirty;
 	IndexScanDesc scan;
 	wahook_RowState state = WAHOOK_ROW_NONE;
-	HeapTuple	arriving = NULL;
+	HeapTuple arriving = NULL;
 
 	InitDirtySnapshot(dirty);
 	ExecClearTuple(reader->slot);
@@ -81,12 +81,12 @@ wahook_try_lock_row(wahook_RowReader *reader)
 {
 	ItemPointerData tid = reader->slot->tts_tid;
 	TM_FailureData failure;
-	TM_Result	result;
+	TM_Result result;
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	result = table_tuple_lock(reader->heap, &tid, GetActiveSnapshot(), reader->slot,
-							  GetCurrentCommandId(false), LockTupleNoKeyExclusive, LockWaitSkip,
-							  0, &failure);
+							  GetCurrentCommandId(false), LockTupleNoKeyExclusive, LockWaitSkip, 0,
+							  &failure);
 	PopActiveSnapshot();
 	return result == TM_Ok;
 }

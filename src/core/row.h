@@ -9,20 +9,21 @@
 
 #include "access/skey.h"
 #include "executor/tuptable.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
 typedef enum wahook_RowState
 {
-	WAHOOK_ROW_NONE,			/* no such row */
-	WAHOOK_ROW_STEADY,			/* committed, and nobody is changing it */
-	WAHOOK_ROW_CHANGING,		/* committed, another transaction has changed or deleted it */
-	WAHOOK_ROW_ARRIVING			/* inserted by a transaction that has not committed yet */
+	WAHOOK_ROW_NONE,     /* no such row */
+	WAHOOK_ROW_STEADY,   /* committed, and nobody is changing it */
+	WAHOOK_ROW_CHANGING, /* committed, another transaction has changed or deleted it */
+	WAHOOK_ROW_ARRIVING  /* inserted by a transaction that has not committed yet */
 } wahook_RowState;
 
 typedef struct wahook_RowReader
 {
-	Relation	heap;
-	Relation	index;
+	Relation heap;
+	Relation index;
 	TupleTableSlot *slot;
 } wahook_RowReader;
 

@@ -8,27 +8,27 @@
 
 #include "utils/guc.h"
 
-char	   *wahook_app_secret;
-char	   *wahook_verify_token;
-bool		wahook_require_signature;
-int			wahook_max_body_kb;
-int			wahook_max_json_depth;
+char *wahook_app_secret;
+char *wahook_verify_token;
+bool wahook_require_signature;
+int wahook_max_body_kb;
+int wahook_max_json_depth;
 
-int			wahook_lock_timeout_s;
-int			wahook_processing_timeout_ms;
-int			wahook_stuck_timeout_s;
-int			wahook_max_attempts;
-int			wahook_claim_max_messages;
+int wahook_lock_timeout_s;
+int wahook_processing_timeout_ms;
+int wahook_stuck_timeout_s;
+int wahook_max_attempts;
+int wahook_claim_max_messages;
 
-int			wahook_dlq_base_delay_s;
-int			wahook_dlq_max_delay_s;
-int			wahook_dlq_max_retries;
-double		wahook_dlq_jitter;
-int			wahook_dlq_batch_size;
+int wahook_dlq_base_delay_s;
+int wahook_dlq_max_delay_s;
+int wahook_dlq_max_retries;
+double wahook_dlq_jitter;
+int wahook_dlq_batch_size;
 
-int			wahook_session_ttl_s;
-int			wahook_retention_batch_size;
-int			wahook_log_events;
+int wahook_session_ttl_s;
+int wahook_retention_batch_size;
+int wahook_log_events;
 
 #define DAY_S (24 * 3600)
 #define MAX_RETENTION_S (10 * 365 * DAY_S)
@@ -40,32 +40,42 @@ typedef struct Retention
 {
 	const char *name;
 	const char *what;
-	int			default_s;
-	int			min_s;
-	int			value_s;
+	int default_s;
+	int min_s;
+	int value_s;
 } Retention;
 
 /* Read through current_setting() by the retention job; the values here are only their storage. */
 static Retention retentions[] = {
-	{"wahook.message_retention", "How long accepted messages are kept and duplicates of them recognised.", 30 * DAY_S, MIN_MESSAGE_RETENTION_S, 0},
-	{"wahook.status_retention", "How long the statuses of sent messages are kept.", 30 * DAY_S, DAY_S, 0},
-	{"wahook.notice_retention", "How long notices are kept and duplicates of them recognised.", 30 * DAY_S, MIN_MESSAGE_RETENTION_S, 0},
-	{"wahook.quarantine_retention", "How long quarantined input is kept after it was last seen.", 90 * DAY_S, DAY_S, 0},
+	{"wahook.message_retention",
+	 "How long accepted messages are kept and duplicates of them recognised.", 30 * DAY_S,
+	 MIN_MESSAGE_RETENTION_S, 0},
+	{"wahook.status_retention", "How long the statuses of sent messages are kept.", 30 * DAY_S,
+	 DAY_S, 0},
+	{"wahook.notice_retention", "How long notices are kept and duplicates of them recognised.",
+	 30 * DAY_S, MIN_MESSAGE_RETENTION_S, 0},
+	{"wahook.quarantine_retention", "How long quarantined input is kept after it was last seen.",
+	 90 * DAY_S, DAY_S, 0},
 	{"wahook.attempt_retention", "How long delivery attempts are kept.", 30 * DAY_S, 3600, 0},
-	{"wahook.transition_retention", "How long the audit rows of status changes are kept.", 90 * DAY_S, DAY_S, 0},
-	{"wahook.dlq_resolved_retention", "How long resolved dead letters are kept.", 7 * DAY_S, 3600, 0},
-	{"wahook.dlq_failed_retention", "How long dead letters that were given up are kept.", 90 * DAY_S, DAY_S, 0},
-	{"wahook.conversation_retention", "How long conversations are kept after their last activity.", 365 * DAY_S, DAY_S, 0},
-	{"wahook.agent_session_retention", "How long ended agent sessions are kept.", 90 * DAY_S, DAY_S, 0},
-	{"wahook.workflow_retention", "How long finished workflow recovery steps are kept.", 30 * DAY_S, DAY_S, 0},
+	{"wahook.transition_retention", "How long the audit rows of status changes are kept.",
+	 90 * DAY_S, DAY_S, 0},
+	{"wahook.dlq_resolved_retention", "How long resolved dead letters are kept.", 7 * DAY_S, 3600,
+	 0},
+	{"wahook.dlq_failed_retention", "How long dead letters that were given up are kept.",
+	 90 * DAY_S, DAY_S, 0},
+	{"wahook.conversation_retention", "How long conversations are kept after their last activity.",
+	 365 * DAY_S, DAY_S, 0},
+	{"wahook.agent_session_retention", "How long ended agent sessions are kept.", 90 * DAY_S, DAY_S,
+	 0},
+	{"wahook.workflow_retention", "How long finished workflow recovery steps are kept.", 30 * DAY_S,
+	 DAY_S, 0},
 };
 
-static const struct config_enum_entry log_events_options[] = {
-	{"none", WAHOOK_LOG_NONE, false},
-	{"problems", WAHOOK_LOG_PROBLEMS, false},
-	{"all", WAHOOK_LOG_ALL, false},
-	{NULL, 0, false}
-};
+static const struct config_enum_entry log_events_options[] = {{"none", WAHOOK_LOG_NONE, false},
+															  {"problems", WAHOOK_LOG_PROBLEMS,
+															   false},
+															  {"all", WAHOOK_LOG_ALL, false},
+															  {NULL, 0, false}};
 
 /* A secret is never printed, whoever asks; a superuser can still read the file it was set in. */
 static const char *
@@ -83,106 +93,88 @@ mask_verify_token(void)
 void
 wahook_define_settings(void)
 {
-	const int	secret = GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE;
+	const int secret = GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE;
 
 	DefineCustomStringVariable("wahook.app_secret",
 							   "The Meta app secret that deliveries are signed with.",
 							   "Two, separated by a comma, while it is being rotated.",
-							   &wahook_app_secret, "", PGC_SUSET, secret,
-							   NULL, NULL, mask_app_secret);
+							   &wahook_app_secret, "", PGC_SUSET, secret, NULL, NULL,
+							   mask_app_secret);
 	DefineCustomStringVariable("wahook.verify_token",
-							   "The token that the subscription handshake must present.",
-							   NULL, &wahook_verify_token, "", PGC_SUSET, secret,
-							   NULL, NULL, mask_verify_token);
+							   "The token that the subscription handshake must present.", NULL,
+							   &wahook_verify_token, "", PGC_SUSET, secret, NULL, NULL,
+							   mask_verify_token);
 	DefineCustomBoolVariable("wahook.require_signature",
 							 "Refuse deliveries without a signature even where no app secret is set.",
 							 "Where an app secret is set they are always refused.",
-							 &wahook_require_signature, false, PGC_SUSET, 0,
-							 NULL, NULL, NULL);
-	DefineCustomIntVariable("wahook.max_body_size",
-							"The largest delivery that is read.",
-							"Meta documents 3 MB.",
-							&wahook_max_body_kb, WAHOOK_DEFAULT_BODY_KB, 1, WAHOOK_MAX_BODY_KB,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+							 &wahook_require_signature, false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("wahook.max_body_size", "The largest delivery that is read.",
+							"Meta documents 3 MB.", &wahook_max_body_kb, WAHOOK_DEFAULT_BODY_KB, 1,
+							WAHOOK_MAX_BODY_KB, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.max_json_depth",
 							"The deepest nesting of an update that is accepted; deeper ones are quarantined.",
-							NULL,
-							&wahook_max_json_depth, WAHOOK_DEFAULT_JSON_DEPTH, 16,
+							NULL, &wahook_max_json_depth, WAHOOK_DEFAULT_JSON_DEPTH, 16,
 							WAHOOK_MAX_JSON_DEPTH, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("wahook.lock_timeout",
-							"The lease of a conversation lock where the caller names none.",
-							NULL,
+							"The lease of a conversation lock where the caller names none.", NULL,
 							&wahook_lock_timeout_s, WAHOOK_DEFAULT_LOCK_TIMEOUT_S,
-							WAHOOK_MIN_LEASE_S, WAHOOK_MAX_LEASE_S, PGC_USERSET, GUC_UNIT_S,
-							NULL, NULL, NULL);
+							WAHOOK_MIN_LEASE_S, WAHOOK_MAX_LEASE_S, PGC_USERSET, GUC_UNIT_S, NULL,
+							NULL, NULL);
 	DefineCustomIntVariable("wahook.processing_timeout",
-							"How long a SQL handler may run for one message.",
-							"0 means no limit.",
+							"How long a SQL handler may run for one message.", "0 means no limit.",
 							&wahook_processing_timeout_ms, 10000, 0, INT_MAX, PGC_USERSET,
 							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.stuck_timeout",
 							"How long a pending or processing conversation may be idle before it is timed out.",
-							NULL,
-							&wahook_stuck_timeout_s, WAHOOK_DEFAULT_STUCK_TIMEOUT_S, 1, DAY_S,
+							NULL, &wahook_stuck_timeout_s, WAHOOK_DEFAULT_STUCK_TIMEOUT_S, 1, DAY_S,
 							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.max_attempts",
 							"How often the holder of a message may vanish before it becomes a dead letter.",
-							NULL,
-							&wahook_max_attempts, WAHOOK_DEFAULT_MAX_ATTEMPTS, 1, 1000,
+							NULL, &wahook_max_attempts, WAHOOK_DEFAULT_MAX_ATTEMPTS, 1, 1000,
 							PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.claim_max_messages",
-							"The most messages of one conversation that a claim hands over.",
-							NULL,
+							"The most messages of one conversation that a claim hands over.", NULL,
 							&wahook_claim_max_messages, WAHOOK_DEFAULT_CLAIM_MESSAGES, 1,
 							WAHOOK_MAX_CLAIM_MESSAGES, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("wahook.dlq_base_delay",
 							"The delay before the first retry; it doubles with each further one.",
-							NULL,
-							&wahook_dlq_base_delay_s, 60, 1, DAY_S, PGC_USERSET, GUC_UNIT_S,
+							NULL, &wahook_dlq_base_delay_s, 60, 1, DAY_S, PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.dlq_max_delay",
-							"The longest delay before a retry, jitter aside.",
-							NULL,
+							"The longest delay before a retry, jitter aside.", NULL,
 							&wahook_dlq_max_delay_s, 3600, 1, 30 * DAY_S, PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.dlq_max_retries",
-							"How often a dead letter is retried before it is given up.",
-							NULL,
-							&wahook_dlq_max_retries, 3, 0, 1000, PGC_USERSET, 0,
-							NULL, NULL, NULL);
+							"How often a dead letter is retried before it is given up.", NULL,
+							&wahook_dlq_max_retries, 3, 0, 1000, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomRealVariable("wahook.dlq_jitter",
 							 "The share of a retry delay that is drawn at random and added to it.",
-							 NULL,
-							 &wahook_dlq_jitter, 0.0, 0.0, 1.0, PGC_USERSET, 0,
-							 NULL, NULL, NULL);
+							 NULL, &wahook_dlq_jitter, 0.0, 0.0, 1.0, PGC_USERSET, 0, NULL, NULL,
+							 NULL);
 	DefineCustomIntVariable("wahook.dlq_batch_size",
-							"How many dead letters one run of the dead letter job takes.",
-							NULL,
-							&wahook_dlq_batch_size, 50, 1, 100000, PGC_USERSET, 0,
-							NULL, NULL, NULL);
+							"How many dead letters one run of the dead letter job takes.", NULL,
+							&wahook_dlq_batch_size, 50, 1, 100000, PGC_USERSET, 0, NULL, NULL,
+							NULL);
 
 	DefineCustomIntVariable("wahook.session_ttl",
-							"How long a user session may be idle before it is deleted.",
-							NULL,
+							"How long a user session may be idle before it is deleted.", NULL,
 							&wahook_session_ttl_s, DAY_S, 60, MAX_RETENTION_S, PGC_USERSET,
 							GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.retention_batch_size",
 							"The most rows that one run of the cleanup job deletes from a table.",
-							NULL,
-							&wahook_retention_batch_size, 10000, 1, 10000000, PGC_USERSET, 0,
+							NULL, &wahook_retention_batch_size, 10000, 1, 10000000, PGC_USERSET, 0,
 							NULL, NULL, NULL);
-	for (int i = 0; i < lengthof(retentions); i++)
+	for (size_t i = 0; i < lengthof(retentions); i++)
 		DefineCustomIntVariable(retentions[i].name, retentions[i].what, NULL,
 								&retentions[i].value_s, retentions[i].default_s,
-								retentions[i].min_s, MAX_RETENTION_S, PGC_USERSET, GUC_UNIT_S,
-								NULL, NULL, NULL);
+								retentions[i].min_s, MAX_RETENTION_S, PGC_USERSET, GUC_UNIT_S, NULL,
+								NULL, NULL);
 
 	DefineCustomEnumVariable("wahook.log_events",
 							 "Which events are written to the server log, a line of JSON each.",
-							 NULL,
-							 &wahook_log_events, WAHOOK_LOG_PROBLEMS, log_events_options,
+							 NULL, &wahook_log_events, WAHOOK_LOG_PROBLEMS, log_events_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("wahook");

@@ -13,7 +13,7 @@
 #define WAHOOK_DEFAULT_MAX_ATTEMPTS 3
 #define WAHOOK_DEFAULT_CLAIM_MESSAGES 100
 #define WAHOOK_MAX_CLAIM_MESSAGES 10000
-#define WAHOOK_MAX_CLAIM_CONVERSATIONS 10000
+#define WAHOOK_MAX_CLAIM_CONVERSATIONS 1000
 #define WAHOOK_DEFAULT_BODY_KB 3072
 #define WAHOOK_MAX_BODY_KB (64 * 1024)
 #define WAHOOK_DEFAULT_JSON_DEPTH 64
@@ -29,24 +29,24 @@ typedef enum wahook_LogEvents
 extern char *wahook_app_secret;
 extern char *wahook_verify_token;
 extern bool wahook_require_signature;
-extern int	wahook_max_body_kb;
-extern int	wahook_max_json_depth;
+extern int wahook_max_body_kb;
+extern int wahook_max_json_depth;
 
-extern int	wahook_lock_timeout_s;
-extern int	wahook_processing_timeout_ms;
-extern int	wahook_stuck_timeout_s;
-extern int	wahook_max_attempts;
-extern int	wahook_claim_max_messages;
+extern int wahook_lock_timeout_s;
+extern int wahook_processing_timeout_ms;
+extern int wahook_stuck_timeout_s;
+extern int wahook_max_attempts;
+extern int wahook_claim_max_messages;
 
-extern int	wahook_dlq_base_delay_s;
-extern int	wahook_dlq_max_delay_s;
-extern int	wahook_dlq_max_retries;
+extern int wahook_dlq_base_delay_s;
+extern int wahook_dlq_max_delay_s;
+extern int wahook_dlq_max_retries;
 extern double wahook_dlq_jitter;
-extern int	wahook_dlq_batch_size;
+extern int wahook_dlq_batch_size;
 
-extern int	wahook_session_ttl_s;
-extern int	wahook_retention_batch_size;
-extern int	wahook_log_events;
+extern int wahook_session_ttl_s;
+extern int wahook_retention_batch_size;
+extern int wahook_log_events;
 
 extern void wahook_define_settings(void);
 

@@ -7,20 +7,20 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "core/compat.h"
+
 PG_FUNCTION_INFO_V1(wahook_uuid);
 
 void
 wahook_new_uuid(pg_uuid_t *uuid)
 {
-	int64		us = GetCurrentTimestamp() +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	uint64		ms = us / 1000;
-	uint32		fraction = (us % 1000) * 4096 / 1000;
+	int64 us = GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	uint64 ms = us / 1000;
+	uint32 fraction = (us % 1000) * 4096 / 1000;
 
 	if (!pg_strong_random(&uuid->data[8], 8))
 		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
 	for (int i = 0; i < 6; i++)
 		uuid->data[i] = (unsigned char) (ms >> (8 * (5 - i)));
 	uuid->data[6] = 0x70 | (fraction >> 8);
@@ -38,7 +38,7 @@ wahook_uuid_text(const pg_uuid_t *uuid)
 Datum
 wahook_uuid(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
 
 	wahook_new_uuid(uuid);
 	PG_RETURN_UUID_P(uuid);

@@ -1,0 +1,53 @@
+-- Conversations that are written to directly, as the first generation of callers does.
+
+CREATE FUNCTION @extschema@.webhook_normalize_identity(p_identity text)
+	RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT CASE WHEN p_identity ~ '^[-+ ()0-9]*[0-9][-+ ()0-9]*$'
+		THEN regexp_replace(p_identity, '[^0-9]', '', 'g') ELSE p_identity END
+	$$;
+COMMENT ON FUNCTION @extschema@.webhook_normalize_identity(text) IS
+	'a phone number as its digits alone; any other id as it is';
+
+CREATE FUNCTION @extschema@.webhook_register_identities()
+	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	INSERT INTO @extschema@.webhook_identities (phone_number_id, identity, kind, conversation_id)
+		SELECT DISTINCT ON (i.identity) coalesce(NEW.phone_number_id, ''), i.identity,
+			CASE WHEN i.identity ~ '^[0-9]' THEN 'phone' ELSE 'user_id' END, NEW.id
+		FROM (VALUES (@extschema@.webhook_normalize_identity(NEW.user_id)),
+			(@extschema@.webhook_normalize_identity(NEW.whatsapp_phone))) AS i (identity)
+		WHERE i.identity <> ''
+		ORDER BY i.identity
+		ON CONFLICT DO NOTHING;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_register_identities() IS
+	'trigger: a conversation that is inserted directly is found by the names in its row';
+CREATE TRIGGER webhook_conversations_identities
+	AFTER INSERT ON @extschema@.webhook_conversations
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_register_identities();
+
+CREATE FUNCTION @extschema@.webhook_lock_directly()
+	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	NEW.locked_at := coalesce(NEW.locked_at, clock_timestamp());
+	NEW.lock_expires_at := NEW.locked_at + current_setting('wahook.lock_timeout')::interval;
+	NEW.lock_token := OLD.lock_token + 1;
+	INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)
+		VALUES (NEW.id, NEW.lock_expires_at);
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_lock_directly() IS
+	'trigger: a lock that is written directly has a lease, a token and an end like any other';
+-- The calls that lock raise the token themselves.
+CREATE TRIGGER webhook_conversations_lock
+	BEFORE UPDATE OF locked_by, locked_at ON @extschema@.webhook_conversations
+	FOR EACH ROW
+	WHEN (NEW.locked_by IS NOT NULL AND NEW.lock_token = OLD.lock_token
+		AND (NEW.locked_by, NEW.locked_at) IS DISTINCT FROM (OLD.locked_by, OLD.locked_at))
+	EXECUTE FUNCTION @extschema@.webhook_lock_directly();
