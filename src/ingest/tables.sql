@@ -17,7 +17,7 @@ COMMENT ON COLUMN @extschema@.webhook_services.run_as IS
 
 CREATE TABLE @extschema@.processed_webhook_messages (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
-	whatsapp_message_id text NOT NULL,
+	whatsapp_message_id text NOT NULL CHECK (octet_length(whatsapp_message_id) BETWEEN 1 AND 512),
 	correlation_id uuid NOT NULL DEFAULT gen_random_uuid(),
 	conversation_id uuid,
 	received_at timestamptz NOT NULL DEFAULT now(),

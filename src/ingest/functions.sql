@@ -1,0 +1,99 @@
+-- Receiving deliveries.
+
+CREATE FUNCTION @extschema@.verify_webhook_subscription(
+	p_mode text, p_token text, p_challenge text)
+	RETURNS text AS 'MODULE_PATHNAME', 'wahook_verify_webhook_subscription'
+	LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.verify_webhook_subscription(text, text, text) IS
+	'the GET handshake: returns the challenge, or raises WH001 (wrong token), 22023 (wrong mode), WH006 (no token configured)';
+
+CREATE FUNCTION @extschema@.verify_webhook_signature(
+	p_body text, p_signature text, p_secret text DEFAULT NULL)
+	RETURNS boolean AS 'MODULE_PATHNAME', 'wahook_verify_webhook_signature'
+	LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.verify_webhook_signature(text, text, text) IS
+	'whether X-Hub-Signature-256 matches the raw body; null secret: wahook.app_secret (WH006 when that is not set)';
+
+CREATE FUNCTION @extschema@.verify_webhook_signature_bytea(
+	p_body bytea, p_signature text, p_secret text DEFAULT NULL)
+	RETURNS boolean AS 'MODULE_PATHNAME', 'wahook_verify_webhook_signature'
+	LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.verify_webhook_signature_bytea(bytea, text, text) IS
+	'verify_webhook_signature() for a body that is not text';
+
+CREATE FUNCTION @extschema@.webhook_status_rank(p_status text)
+	RETURNS integer LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	AS $$
+	SELECT CASE p_status
+		WHEN 'pending' THEN 1 WHEN 'RINGING' THEN 1
+		WHEN 'sent' THEN 2 WHEN 'ACCEPTED' THEN 2 WHEN 'REJECTED' THEN 2
+		WHEN 'failed' THEN 3
+		WHEN 'delivered' THEN 4 WHEN 'captured' THEN 4
+		WHEN 'read' THEN 5
+		WHEN 'played' THEN 6
+		WHEN 'deleted' THEN 7
+		ELSE 0 END
+	$$;
+COMMENT ON FUNCTION @extschema@.webhook_status_rank(text) IS
+	'how far a status is; unknown ones are 0';
+
+CREATE FUNCTION @extschema@.webhook_status_advances(
+	p_from text, p_from_at timestamptz, p_to text, p_to_at timestamptz)
+	RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	AS $$
+	SELECT @extschema@.webhook_status_rank(p_to)
+			OPERATOR(pg_catalog.>) @extschema@.webhook_status_rank(p_from)
+		OR (@extschema@.webhook_status_rank(p_to)
+				OPERATOR(pg_catalog.=) @extschema@.webhook_status_rank(p_from)
+			AND p_to OPERATOR(pg_catalog.<>) p_from
+			AND coalesce(p_to_at OPERATOR(pg_catalog.>) p_from_at, p_to_at IS NOT NULL))
+	$$;
+COMMENT ON FUNCTION @extschema@.webhook_status_advances(text, timestamptz, text, timestamptz) IS
+	'whether a status comes after another; between equals of rank the later one';
+
+CREATE FUNCTION @extschema@.receive_webhook(
+	p_body text, p_signature text DEFAULT NULL, p_correlation_id uuid DEFAULT NULL)
+	RETURNS TABLE (whatsapp_message_id text, kind text, conversation_id uuid, service text,
+		outcome text, correlation_id uuid)
+	AS 'MODULE_PATHNAME', 'wahook_receive_webhook'
+	LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION @extschema@.receive_webhook(text, text, uuid) IS
+	'takes in a delivery; a row an update, its outcome accepted, duplicate, recorded or quarantined; WH001 bad signature, WH007 not JSON, WH008 too large';
+
+CREATE FUNCTION @extschema@.receive_and_claim_webhook(
+	p_body text, p_signature text DEFAULT NULL, p_correlation_id uuid DEFAULT NULL,
+	p_lock_id uuid DEFAULT NULL)
+	RETURNS TABLE (conversation_id uuid, lock_id uuid, lock_token bigint,
+		lock_expires_at timestamptz, user_id text, whatsapp_phone text, agent_type text,
+		service text, conversation_context jsonb, messages jsonb)
+	AS 'MODULE_PATHNAME', 'wahook_receive_and_claim_webhook'
+	LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION @extschema@.receive_and_claim_webhook(text, text, uuid, uuid) IS
+	'takes in a delivery and at once claims the conversations of its messages, where they are free';
+
+CREATE FUNCTION @extschema@.get_or_create_conversation(
+	p_user_id text, p_whatsapp_phone text DEFAULT NULL, p_phone_number_id text DEFAULT NULL,
+	p_agent_type text DEFAULT NULL, p_correlation_id uuid DEFAULT NULL)
+	RETURNS uuid AS 'MODULE_PATHNAME', 'wahook_get_or_create_conversation'
+	LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION @extschema@.get_or_create_conversation(text, text, text, text, uuid) IS
+	'the conversation of a user, by business-scoped user id or phone number; one, however many ask at once';
+
+CREATE FUNCTION @extschema@.record_processed_message(
+	p_whatsapp_message_id text, p_conversation_id uuid, p_correlation_id uuid,
+	p_processing_time_ms integer DEFAULT NULL, p_payload jsonb DEFAULT NULL)
+	RETURNS boolean LANGUAGE sql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH recorded AS (
+		INSERT INTO @extschema@.processed_webhook_messages (whatsapp_message_id, conversation_id,
+			correlation_id, processing_time_ms, payload, processed_at)
+		VALUES (p_whatsapp_message_id, p_conversation_id,
+			coalesce(p_correlation_id, gen_random_uuid()), p_processing_time_ms, p_payload,
+			clock_timestamp())
+		ON CONFLICT (whatsapp_message_id) DO NOTHING
+		RETURNING id)
+	SELECT EXISTS (SELECT FROM recorded)
+	$$;
+COMMENT ON FUNCTION @extschema@.record_processed_message(text, uuid, uuid, integer, jsonb) IS
+	'the idempotent insert for callers that process without a claim: true when this call recorded the message';

@@ -1,0 +1,395 @@
+/*
+ * Which conversation a sender belongs to.
+ *
+ * identity: a phone number or a business-scoped user id. Within a business number (its scope) each
+ * leads to one conversation; the empty scope holds those of conversations that were created
+ * without a business number. A user id is worth more than a phone number, for numbers are given
+ * to other people after a while: where the two disagree, the number moves to the user id's
+ * conversation, and the history stays where it is.
+ *
+ * Two deliveries can bring the first messages of one user at the same time. The second finds the
+ * first one's identity rows with a dirty snapshot and joins the conversation that they name,
+ * without waiting to see whether it commits. If it does not, the conversation is created by the
+ * claim of the messages in it (conversation/claim.c).
+ */
+#include "ingest/identity.h"
+
+#include "access/genam.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+
+#include "core/plan.h"
+#include "core/row.h"
+#include "core/uuid.h"
+
+enum
+{
+	Anum_phone_number_id = 1,
+	Anum_identity = 2,
+	Anum_conversation_id = 4
+};
+
+typedef enum Fate
+{
+	KNOWN,   /* leads there already */
+	UNKNOWN, /* leads nowhere */
+	ADDED,   /* a new row is to be written */
+	MOVED    /* its row is to be changed or, if there is none, written */
+} Fate;
+
+/* An identity that the delivery names, looked up once. */
+typedef struct Identity
+{
+	uint32 hash;
+	const char *scope;
+	const char *name;
+	Fate fate;
+	bool joined; /* seen in another transaction, not committed yet */
+	pg_uuid_t conversation_id;
+} Identity;
+
+typedef struct Resolver
+{
+	wahook_RowReader rows;
+	Identity *identities;
+	int n;
+	int max;
+	List *created; /* wahook_Sender whose conversation is new */
+	List *left;    /* Identity copies that no longer lead to their conversation */
+} Resolver;
+
+static wahook_Plan create_plan =
+	{"INSERT INTO @extschema@.webhook_conversations (id, user_id, whatsapp_phone, phone_number_id)"
+	 " SELECT * FROM unnest($1, $2, $3, $4)",
+	 4,
+	 {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}};
+
+static wahook_Plan add_plan =
+	{"INSERT INTO @extschema@.webhook_identities (phone_number_id, identity, kind, conversation_id)"
+	 " SELECT scope, name, CASE WHEN name ~ '^[0-9]' THEN 'phone' ELSE 'user_id' END, id"
+	 " FROM unnest($1, $2, $3) AS i (scope, name, id) ORDER BY scope, name"
+	 " ON CONFLICT DO NOTHING RETURNING phone_number_id, identity",
+	 3,
+	 {TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID}};
+
+static wahook_Plan move_plan =
+	{"INSERT INTO @extschema@.webhook_identities (phone_number_id, identity, kind, conversation_id)"
+	 " SELECT scope, name, CASE WHEN name ~ '^[0-9]' THEN 'phone' ELSE 'user_id' END, id"
+	 " FROM unnest($1, $2, $3) AS i (scope, name, id) ORDER BY scope, name"
+	 " ON CONFLICT (phone_number_id, identity)"
+	 " DO UPDATE SET conversation_id = excluded.conversation_id",
+	 3,
+	 {TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID}};
+
+static wahook_Plan leave_plan =
+	{"DELETE FROM @extschema@.webhook_identities i USING unnest($1, $2, $3) AS o (scope, name, id)"
+	 " WHERE i.phone_number_id = o.scope AND i.identity = o.name AND i.conversation_id = o.id",
+	 3,
+	 {TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID}};
+
+static wahook_Plan other_user_plan =
+	{"SELECT FROM @extschema@.webhook_identities WHERE conversation_id = $1 AND kind = 'user_id'"
+	 " AND identity <> $2 LIMIT 1",
+	 2,
+	 {UUIDOID, TEXTOID}};
+
+static wahook_Plan redirect_plan =
+	{"UPDATE @extschema@.webhook_identities SET conversation_id = $2 WHERE conversation_id = $1",
+	 2,
+	 {UUIDOID, UUIDOID}};
+
+static wahook_RowState
+peek(Resolver *resolver, const char *scope, const char *name, pg_uuid_t *conversation_id)
+{
+	ScanKeyData keys[2];
+	wahook_RowState state;
+	bool isnull;
+
+	ScanKeyInit(&keys[0], Anum_phone_number_id, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(scope));
+	ScanKeyInit(&keys[1], Anum_identity, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(name));
+	for (size_t i = 0; i < lengthof(keys); i++)
+		keys[i].sk_collation = resolver->rows.index->rd_indcollation[i];
+	state = wahook_peek_row(&resolver->rows, keys, lengthof(keys));
+	if (state != WAHOOK_ROW_NONE)
+		*conversation_id =
+			*DatumGetUUIDP(slot_getattr(resolver->rows.slot, Anum_conversation_id, &isnull));
+	return state;
+}
+
+/* What is known of an identity, by this delivery so far or in the table. */
+static Identity *
+look_up(Resolver *resolver, const char *scope, const char *name)
+{
+	uint32 hash = hash_bytes((const unsigned char *) name, strlen(name));
+	Identity *identity;
+	wahook_RowState state;
+
+	for (int i = 0; i < resolver->n; i++)
+	{
+		identity = &resolver->identities[i];
+		if (identity->hash == hash && strcmp(identity->name, name) == 0 &&
+			strcmp(identity->scope, scope) == 0)
+			return identity;
+	}
+	Assert(resolver->n < resolver->max);
+	identity = &resolver->identities[resolver->n++];
+	memset(identity, 0, sizeof(*identity));
+	identity->hash = hash;
+	identity->scope = scope;
+	identity->name = name;
+	state = peek(resolver, scope, name, &identity->conversation_id);
+	if (state == WAHOOK_ROW_NONE && scope[0] != '\0')
+		state = peek(resolver, "", name, &identity->conversation_id);
+	identity->fate = state == WAHOOK_ROW_NONE ? UNKNOWN : KNOWN;
+	identity->joined = state == WAHOOK_ROW_ARRIVING;
+	return identity;
+}
+
+/* Makes an identity lead to a conversation. True when it did not before. */
+static bool
+lead_to(Identity *identity, const pg_uuid_t *conversation_id)
+{
+	if (identity->fate != UNKNOWN &&
+		memcmp(&identity->conversation_id, conversation_id, sizeof(pg_uuid_t)) == 0)
+		return identity->joined;
+	identity->fate = identity->fate == UNKNOWN ? ADDED : MOVED;
+	identity->conversation_id = *conversation_id;
+	return true;
+}
+
+/* A number whose conversation already has another user id was given to somebody else. */
+static bool
+belongs_to_other_user(const pg_uuid_t *conversation_id, const char *user_id)
+{
+	Datum values[] = {UUIDPGetDatum(conversation_id), CStringGetTextDatum(user_id)};
+
+	return wahook_execute(&other_user_plan, values, NULL) > 0;
+}
+
+static void
+leave(Resolver *resolver, Identity *identity, const pg_uuid_t *conversation_id)
+{
+	Identity *copy;
+
+	if (identity->fate == UNKNOWN ||
+		memcmp(&identity->conversation_id, conversation_id, sizeof(pg_uuid_t)) != 0)
+		return;
+	copy = palloc(sizeof(Identity));
+	*copy = *identity;
+	resolver->left = lappend(resolver->left, copy);
+	identity->fate = UNKNOWN;
+}
+
+static void
+resolve(Resolver *resolver, wahook_Sender *sender)
+{
+	const char *scope = sender->phone_number_id ? sender->phone_number_id : "";
+	Identity *phone = sender->phone ? look_up(resolver, scope, sender->phone) : NULL;
+	Identity *user = sender->user_id ? look_up(resolver, scope, sender->user_id) : NULL;
+	bool created = false;
+
+	if (user && user->fate != UNKNOWN)
+		sender->conversation_id = user->conversation_id;
+	else if (phone && phone->fate != UNKNOWN &&
+			 !(user && phone->fate == KNOWN &&
+			   belongs_to_other_user(&phone->conversation_id, sender->user_id)))
+		sender->conversation_id = phone->conversation_id;
+	else
+	{
+		wahook_new_uuid(&sender->conversation_id);
+		resolver->created = lappend(resolver->created, sender);
+		created = true;
+	}
+	if (phone && lead_to(phone, &sender->conversation_id))
+		sender->announce = true;
+	if (user && lead_to(user, &sender->conversation_id))
+		sender->announce = true;
+
+	if (sender->new_phone)
+	{
+		Identity *new_phone = look_up(resolver, scope, sender->new_phone);
+
+		if (phone && phone != new_phone)
+			leave(resolver, phone, &sender->conversation_id);
+		sender->announce |= lead_to(new_phone, &sender->conversation_id);
+	}
+	if (sender->new_user_id)
+	{
+		Identity *new_user = look_up(resolver, scope, sender->new_user_id);
+
+		if (user && user != new_user)
+			leave(resolver, user, &sender->conversation_id);
+		sender->announce |= lead_to(new_user, &sender->conversation_id);
+	}
+	if (created)
+		sender->announce = false; /* its row is written with these names */
+}
+
+static Datum
+text_array(const char **strings, int n)
+{
+	Datum *elements = palloc(sizeof(Datum) * n);
+	bool *nulls = palloc(sizeof(bool) * n);
+	int lower = 1;
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = strings[i] == NULL;
+		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(strings[i]);
+	}
+	return PointerGetDatum(
+		construct_md_array(elements, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static Datum
+uuid_array(const pg_uuid_t **ids, int n)
+{
+	Datum *elements = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		elements[i] = UUIDPGetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+}
+
+static void
+create_conversations(List *senders)
+{
+	int n = list_length(senders);
+	const pg_uuid_t **ids = palloc_array(const pg_uuid_t *, n + 1);
+	const char **user_ids = palloc_array(const char *, n + 1);
+	const char **phones = palloc_array(const char *, n + 1);
+	const char **scopes = palloc_array(const char *, n + 1);
+	Datum values[4];
+
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		wahook_Sender *sender = list_nth(senders, i);
+
+		ids[i] = &sender->conversation_id;
+		phones[i] = sender->new_phone ? sender->new_phone : sender->phone;
+		user_ids[i] = sender->new_user_id ? sender->new_user_id
+					  : sender->user_id   ? sender->user_id
+										  : phones[i];
+		scopes[i] = sender->phone_number_id;
+	}
+	values[0] = uuid_array(ids, n);
+	values[1] = text_array(user_ids, n);
+	values[2] = text_array(phones, n);
+	values[3] = text_array(scopes, n);
+	wahook_execute(&create_plan, values, NULL);
+}
+
+/* Runs a plan over the identities; they must live until it returns. */
+static uint64
+write_identities(wahook_Plan *plan, Identity **identities, int n)
+{
+	const char **scopes = palloc_array(const char *, n + 1);
+	const char **names = palloc_array(const char *, n + 1);
+	const pg_uuid_t **ids = palloc_array(const pg_uuid_t *, n + 1);
+	Datum values[3];
+
+	if (n == 0)
+		return 0;
+	for (int i = 0; i < n; i++)
+	{
+		scopes[i] = identities[i]->scope;
+		names[i] = identities[i]->name;
+		ids[i] = &identities[i]->conversation_id;
+	}
+	values[0] = text_array(scopes, n);
+	values[1] = text_array(names, n);
+	values[2] = uuid_array(ids, n);
+	return wahook_execute(plan, values, NULL);
+}
+
+/*
+ * Another transaction created the identity after we had looked and has committed by now: its
+ * conversation is the user's, and the one that we were about to create is not needed.
+ */
+static void
+join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n)
+{
+	pg_uuid_t ours = identity->conversation_id;
+	pg_uuid_t theirs;
+	Datum values[] = {UUIDPGetDatum(&ours), UUIDPGetDatum(&theirs)};
+
+	if (peek(resolver, identity->scope, identity->name, &theirs) == WAHOOK_ROW_NONE ||
+		memcmp(&ours, &theirs, sizeof(pg_uuid_t)) == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		if (memcmp(&senders[i].conversation_id, &ours, sizeof(pg_uuid_t)) == 0)
+		{
+			senders[i].conversation_id = theirs;
+			resolver->created = list_delete_ptr(resolver->created, &senders[i]);
+		}
+	for (int i = 0; i < resolver->n; i++)
+		if (memcmp(&resolver->identities[i].conversation_id, &ours, sizeof(pg_uuid_t)) == 0)
+			resolver->identities[i].conversation_id = theirs;
+	wahook_execute(&redirect_plan, values, NULL);
+}
+
+static void
+add_identities(Resolver *resolver, Identity **added, int n, wahook_Sender *senders, int nsenders)
+{
+	uint64 written = write_identities(&add_plan, added, n);
+	SPITupleTable *rows = SPI_tuptable;
+
+	if (written == (uint64) n)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		bool ours = false;
+
+		for (uint64 row = 0; row < written && !ours; row++)
+			ours = strcmp(SPI_getvalue(rows->vals[row], rows->tupdesc, 1), added[i]->scope) == 0 &&
+				   strcmp(SPI_getvalue(rows->vals[row], rows->tupdesc, 2), added[i]->name) == 0;
+		if (!ours)
+			join_rival(resolver, added[i], senders, nsenders);
+	}
+}
+
+void
+wahook_resolve_senders(wahook_Sender *senders, int n)
+{
+	Resolver resolver = {.max = 4 * n};
+	Identity **added;
+	Identity **moved;
+	Identity **left;
+	int nleft;
+	int nadded = 0;
+	int nmoved = 0;
+
+	if (n == 0)
+		return;
+	resolver.identities = palloc_array(Identity, resolver.max);
+	added = palloc_array(Identity *, resolver.max);
+	moved = palloc_array(Identity *, resolver.max);
+	wahook_open_rows(&resolver.rows, "webhook_identities", "webhook_identities_pkey",
+					 RowExclusiveLock);
+	for (int i = 0; i < n; i++)
+		resolve(&resolver, &senders[i]);
+
+	for (int i = 0; i < resolver.n; i++)
+	{
+		if (resolver.identities[i].fate == ADDED)
+			added[nadded++] = &resolver.identities[i];
+		else if (resolver.identities[i].fate == MOVED)
+			moved[nmoved++] = &resolver.identities[i];
+	}
+	nleft = list_length(resolver.left);
+	left = palloc_array(Identity *, nleft + 1);
+	for (int i = 0; i < nleft; i++)
+		left[i] = list_nth(resolver.left, i);
+	write_identities(&leave_plan, left, nleft);
+	add_identities(&resolver, added, nadded, senders, n);
+	write_identities(&move_plan, moved, nmoved);
+	create_conversations(resolver.created);
+	wahook_close_rows(&resolver.rows);
+}

@@ -1,0 +1,14 @@
+#ifndef WAHOOK_PARSE_H
+#define WAHOOK_PARSE_H
+
+#include "postgres.h"
+
+#include "ingest/envelope.h"
+
+/*
+ * Reads a body within the limits of the settings, in the current memory context. Error WH007 when
+ * it is not JSON.
+ */
+extern void wahook_parse_delivery(text *body, wahook_Delivery *delivery);
+
+#endif

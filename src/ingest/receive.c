@@ -1,0 +1,152 @@
+/*
+ * Receiving a delivery: verified, cut up, stored, and answered with a row for each update.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "conversation/claim.h"
+#include "core/compat.h"
+#include "core/errors.h"
+#include "core/plan.h"
+#include "core/settings.h"
+#include "core/uuid.h"
+#include "ingest/parse.h"
+#include "ingest/signature.h"
+#include "ingest/store.h"
+
+PG_FUNCTION_INFO_V1(wahook_receive_webhook);
+PG_FUNCTION_INFO_V1(wahook_receive_and_claim_webhook);
+
+/* An unsigned delivery is the caller's word alone; it counts only where no secret is set. */
+static void
+check_signature(FunctionCallInfo fcinfo, text *body)
+{
+	text *signature;
+
+	if (PG_ARGISNULL(1))
+	{
+		if (wahook_require_signature || wahook_app_secret_is_set())
+			ereport(ERROR,
+					(errcode(WAHOOK_BAD_SIGNATURE), errmsg("delivery is not signed"),
+					 errhint(
+						 "Pass the header X-Hub-Signature-256 as p_signature. Answer a request without it with 401.")));
+		return;
+	}
+	signature = PG_GETARG_TEXT_PP(1);
+	if (!wahook_signature_is_ours(VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body),
+								  VARDATA_ANY(signature), VARSIZE_ANY_EXHDR(signature)))
+		ereport(
+			ERROR,
+			(errcode(WAHOOK_BAD_SIGNATURE), errmsg("signature does not match the body"),
+			 errdetail(
+				 "It must be \"sha256=\" and 64 hex digits, made with the app secret over the raw bytes of the body."),
+			 errhint(
+				 "Answer with 401. If it came from Meta: pass the body exactly as it arrived, not parsed and written again, and check wahook.app_secret.")));
+}
+
+static text *
+body_arg(FunctionCallInfo fcinfo)
+{
+	text *body;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("p_body is null"),
+						errhint("Pass the raw body of the request.")));
+	body = PG_GETARG_TEXT_PP(0);
+	if (VARSIZE_ANY_EXHDR(body) > (Size) wahook_max_body_kb * 1024)
+		ereport(ERROR,
+				(errcode(WAHOOK_BODY_TOO_LARGE), errmsg("delivery is too large"),
+				 errdetail("It has %zu bytes; wahook.max_body_size allows %zu.",
+						   (size_t) VARSIZE_ANY_EXHDR(body), (size_t) wahook_max_body_kb * 1024),
+				 errhint("Meta sends up to 3 MB. Answer with 413, or raise the setting.")));
+	check_signature(fcinfo, body);
+	return body;
+}
+
+/* Stores all of a delivery. What *intake points to is in the current memory context. */
+static void
+take_in(FunctionCallInfo fcinfo, text *body, wahook_Intake *intake)
+{
+	wahook_Delivery delivery;
+
+	wahook_parse_delivery(body, &delivery);
+	intake->now = GetCurrentTimestamp();
+	if (PG_ARGISNULL(2))
+		wahook_new_uuid(&intake->correlation_id);
+	else
+		intake->correlation_id = *PG_GETARG_UUID_P(2);
+	intake->n = delivery.n;
+	intake->outcomes = palloc0_array(wahook_Outcome, delivery.n);
+	for (int i = 0; i < delivery.n; i++)
+		intake->outcomes[i].update = &delivery.updates[i];
+	wahook_store_messages(intake);
+	wahook_store_statuses(intake);
+	wahook_store_notices(intake);
+	wahook_store_unreadable(intake);
+}
+
+/* receive_webhook(p_body, p_signature, p_correlation_id) → a row an update, in their order */
+Datum
+wahook_receive_webhook(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	text *body = body_arg(fcinfo);
+	wahook_Intake intake;
+
+	InitMaterializedSRF(fcinfo, 0);
+	wahook_begin(fcinfo);
+	take_in(fcinfo, body, &intake);
+	for (int i = 0; i < intake.n; i++)
+	{
+		const wahook_Outcome *outcome = &intake.outcomes[i];
+		Datum values[6] = {0};
+		bool nulls[6] = {0};
+
+		nulls[0] = outcome->update->id == NULL;
+		if (!nulls[0])
+			values[0] = CStringGetTextDatum(outcome->update->id);
+		values[1] = CStringGetTextDatum(outcome->update->kind);
+		nulls[2] = !outcome->has_conversation;
+		values[2] = UUIDPGetDatum(&outcome->conversation_id);
+		nulls[3] = !outcome->has_conversation;
+		if (!nulls[3])
+			values[3] = CStringGetTextDatum("default");
+		values[4] = CStringGetTextDatum(outcome->outcome);
+		values[5] = UUIDPGetDatum(&intake.correlation_id);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	wahook_end();
+	return (Datum) 0;
+}
+
+/*
+ * receive_and_claim_webhook(p_body, p_signature, p_correlation_id, p_lock_id) → setof claim:
+ * receives, and claims the conversations of its messages where they are free.
+ */
+Datum
+wahook_receive_and_claim_webhook(PG_FUNCTION_ARGS)
+{
+	text *body = body_arg(fcinfo);
+	wahook_ClaimRequest request;
+	wahook_Intake intake;
+	pg_uuid_t *ids;
+	int n = 0;
+
+	wahook_read_claim_request(fcinfo, 3, -1, &request);
+	InitMaterializedSRF(fcinfo, 0);
+	wahook_begin(fcinfo);
+	take_in(fcinfo, body, &intake);
+	ids = palloc_array(pg_uuid_t, Max(intake.n, 1));
+	for (int i = 0; i < intake.n; i++)
+		if (intake.outcomes[i].has_conversation)
+			ids[n++] = intake.outcomes[i].conversation_id;
+	wahook_claim_these(&request, ids, n, (ReturnSetInfo *) fcinfo->resultinfo);
+	wahook_end();
+	return (Datum) 0;
+}

@@ -1,0 +1,198 @@
+/*
+ * X-Hub-Signature-256, and the handshake that comes before the first delivery.
+ *
+ * The header is "sha256=" and the hex digits of HMAC-SHA256(app secret, body). The SHA-1 header of
+ * older times is not accepted: it would be a way round this one. Digits are compared as the bytes
+ * they stand for, in constant time.
+ */
+#include "ingest/signature.h"
+
+#include "common/cryptohash.h"
+#include "common/hmac.h"
+#include "common/sha2.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "core/compat.h"
+#include "core/errors.h"
+#include "core/settings.h"
+
+#define PREFIX "sha256="
+#define PREFIX_LENGTH (sizeof(PREFIX) - 1)
+#define HEADER_LENGTH (PREFIX_LENGTH + 2 * PG_SHA256_DIGEST_LENGTH)
+
+PG_FUNCTION_INFO_V1(wahook_verify_webhook_signature);
+PG_FUNCTION_INFO_V1(wahook_verify_webhook_subscription);
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+static bool
+decode_hex(const char *hex, size_t bytes, uint8 *to)
+{
+	for (size_t i = 0; i < bytes; i++)
+	{
+		int high = hex_digit(hex[2 * i]);
+		int low = hex_digit(hex[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return false;
+		to[i] = (uint8) (high << 4 | low);
+	}
+	return true;
+}
+
+/* Takes as long whichever byte differs. */
+static bool
+equal_in_constant_time(const uint8 *a, const uint8 *b, size_t len)
+{
+	volatile uint8 difference = 0;
+
+	for (size_t i = 0; i < len; i++)
+		difference |= a[i] ^ b[i];
+	return difference == 0;
+}
+
+static void
+hmac_sha256(const uint8 *key, size_t key_len, const uint8 *body, size_t body_len, uint8 *digest)
+{
+	pg_hmac_ctx *context = pg_hmac_create(PG_SHA256);
+	bool ok = context != NULL && pg_hmac_init(context, key, key_len) == 0 &&
+			  pg_hmac_update(context, body, body_len) == 0 &&
+			  pg_hmac_final(context, digest, PG_SHA256_DIGEST_LENGTH) == 0;
+
+	if (context != NULL)
+		pg_hmac_free(context);
+	if (!ok)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute HMAC-SHA256")));
+}
+
+bool
+wahook_signature_matches(const char *body, size_t body_len, const char *header, size_t header_len,
+						 const char *secret, size_t secret_len)
+{
+	uint8 given[PG_SHA256_DIGEST_LENGTH];
+	uint8 expected[PG_SHA256_DIGEST_LENGTH];
+	uint8 *key = (uint8 *) unconstify(char *, secret);
+
+	if (secret_len == 0 || header_len != HEADER_LENGTH ||
+		memcmp(header, PREFIX, PREFIX_LENGTH) != 0 ||
+		!decode_hex(header + PREFIX_LENGTH, PG_SHA256_DIGEST_LENGTH, given))
+		return false;
+
+	/* A secret that is not text can be given as bytea is written. */
+	if (secret_len > 2 && secret_len % 2 == 0 && memcmp(secret, "\\x", 2) == 0)
+	{
+		uint8 *decoded = palloc(secret_len / 2 - 1);
+
+		if (decode_hex(secret + 2, secret_len / 2 - 1, decoded))
+		{
+			key = decoded;
+			secret_len = secret_len / 2 - 1;
+		}
+	}
+	hmac_sha256(key, secret_len, (const uint8 *) body, body_len, expected);
+	return equal_in_constant_time(given, expected, PG_SHA256_DIGEST_LENGTH);
+}
+
+bool
+wahook_app_secret_is_set(void)
+{
+	return wahook_app_secret != NULL &&
+		   strspn(wahook_app_secret, ", ") != strlen(wahook_app_secret);
+}
+
+bool
+wahook_signature_is_ours(const char *body, size_t body_len, const char *header, size_t header_len)
+{
+	bool ours = false;
+
+	if (!wahook_app_secret_is_set())
+		ereport(ERROR,
+				(errcode(WAHOOK_NOT_CONFIGURED), errmsg("no app secret is configured"),
+				 errdetail("A signature can't be verified without the secret it was made with."),
+				 errhint(
+					 "Set wahook.app_secret to the app secret of your Meta app and reload the configuration.")));
+
+	/* All are tried, so that the time does not tell which one matched. */
+	for (const char *secret = wahook_app_secret; *secret;)
+	{
+		size_t len;
+
+		secret += strspn(secret, ", ");
+		len = strcspn(secret, ", ");
+		if (len > 0 && wahook_signature_matches(body, body_len, header, header_len, secret, len))
+			ours = true;
+		secret += len;
+	}
+	return ours;
+}
+
+/*
+ * verify_webhook_signature(p_body text, p_signature text, p_secret text) → boolean, and the same
+ * for a bytea body: text and bytea are the same bytes here. A null secret: the setting.
+ */
+Datum
+wahook_verify_webhook_signature(PG_FUNCTION_ARGS)
+{
+	text *body;
+	text *signature;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_BOOL(false);
+	body = PG_GETARG_TEXT_PP(0);
+	signature = PG_GETARG_TEXT_PP(1);
+	if (PG_ARGISNULL(2))
+		PG_RETURN_BOOL(wahook_signature_is_ours(VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body),
+												VARDATA_ANY(signature),
+												VARSIZE_ANY_EXHDR(signature)));
+	else
+	{
+		text *secret = PG_GETARG_TEXT_PP(2);
+
+		PG_RETURN_BOOL(wahook_signature_matches(VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body),
+												VARDATA_ANY(signature),
+												VARSIZE_ANY_EXHDR(signature), VARDATA_ANY(secret),
+												VARSIZE_ANY_EXHDR(secret)));
+	}
+}
+
+/* verify_webhook_subscription(p_mode, p_token, p_challenge) → text: the challenge. */
+Datum
+wahook_verify_webhook_subscription(PG_FUNCTION_ARGS)
+{
+	text *mode = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	text *token = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	size_t len = wahook_verify_token ? strlen(wahook_verify_token) : 0;
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(WAHOOK_NOT_CONFIGURED), errmsg("no verify token is configured"),
+				 errhint(
+					 "Set wahook.verify_token to the token you entered for the webhook at Meta, and reload the configuration.")));
+	if (mode == NULL || VARSIZE_ANY_EXHDR(mode) != strlen("subscribe") ||
+		memcmp(VARDATA_ANY(mode), "subscribe", strlen("subscribe")) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("hub.mode is not \"subscribe\""),
+				 errhint("Answer the request with 403; it is not a subscription handshake.")));
+	if (token == NULL || VARSIZE_ANY_EXHDR(token) != len ||
+		!equal_in_constant_time((const uint8 *) VARDATA_ANY(token),
+								(const uint8 *) wahook_verify_token, len))
+		ereport(ERROR,
+				(errcode(WAHOOK_BAD_SIGNATURE), errmsg("hub.verify_token is wrong"),
+				 errhint(
+					 "Answer the request with 403. If it came from Meta, compare wahook.verify_token with the token entered there.")));
+	if (PG_ARGISNULL(2))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("hub.challenge is missing"),
+						errhint("Pass the parameter hub.challenge of the request.")));
+	PG_RETURN_TEXT_P(PG_GETARG_TEXT_PP(2));
+}

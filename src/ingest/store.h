@@ -1,0 +1,43 @@
+/*
+ * Writing what a delivery brought, a statement for all updates of a class.
+ */
+#ifndef WAHOOK_STORE_H
+#define WAHOOK_STORE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+#include "ingest/envelope.h"
+#include "ingest/identity.h"
+
+/* What became of an update; the result has a row for each. */
+typedef struct wahook_Outcome
+{
+	wahook_Update *update;
+	const char *outcome;
+	bool has_conversation;
+	pg_uuid_t conversation_id;
+	bool announce; /* below: of messages */
+	pg_uuid_t message_id;
+	Datum payload;
+} wahook_Outcome;
+
+typedef struct wahook_Intake
+{
+	TimestampTz now;
+	pg_uuid_t correlation_id;
+	wahook_Outcome *outcomes; /* in the order of the delivery */
+	int n;
+} wahook_Intake;
+
+extern void wahook_store_messages(wahook_Intake *intake);
+extern void wahook_store_statuses(wahook_Intake *intake);
+extern void wahook_store_notices(wahook_Intake *intake);
+extern void wahook_store_unreadable(wahook_Intake *intake);
+
+/* jsonb of an object whose members' texts are given: key, span, ..., null. Empty spans: null. */
+extern Datum wahook_build_payload(const char *key, wahook_Span value, ...);
+
+#endif

@@ -1,0 +1,281 @@
+/*
+ * Accepting messages: once each, under the conversation of their sender, in order of arrival.
+ */
+#include "ingest/store.h"
+
+#include <stdarg.h>
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "core/event.h"
+#include "core/plan.h"
+#include "core/uuid.h"
+#include "ingest/columns.h"
+
+/*
+ * In the order of the message ids, so that two deliveries with the same messages in another order
+ * can't deadlock. This is the one place where intake waits: for another transaction that is
+ * receiving the very same message.
+ */
+static wahook_Plan accept_plan =
+	{"INSERT INTO @extschema@.processed_webhook_messages (id, whatsapp_message_id, correlation_id,"
+	 " conversation_id, received_at, kind, payload, processed_at)"
+	 " SELECT m.id, m.whatsapp_message_id, $6, m.conversation_id, $7, m.kind, m.payload, NULL"
+	 " FROM unnest($1, $2, $3, $4, $5)"
+	 " AS m (id, whatsapp_message_id, conversation_id, kind, payload)"
+	 " ON CONFLICT (whatsapp_message_id) DO NOTHING RETURNING id",
+	 7,
+	 {UUIDARRAYOID, TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, JSONBARRAYOID, UUIDOID,
+	  TIMESTAMPTZOID}};
+
+static wahook_Plan enqueue_plan =
+	{"INSERT INTO @extschema@.webhook_inbox (conversation_id, message_id, enqueued_at, user_id,"
+	 " whatsapp_phone)"
+	 " SELECT m.conversation_id, m.id, $5, m.user_id, m.phone"
+	 " FROM unnest($1, $2, $3, $4) AS m (conversation_id, id, user_id, phone)",
+	 5,
+	 {UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}};
+
+static wahook_Plan queue_plan =
+	{"INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)"
+	 " SELECT id, $2 FROM unnest($1) AS c (id)",
+	 2,
+	 {UUIDARRAYOID, TIMESTAMPTZOID}};
+
+Datum
+wahook_build_payload(const char *key, wahook_Span value, ...)
+{
+	StringInfoData json;
+	va_list args;
+	char separator = '{';
+
+	initStringInfo(&json);
+	va_start(args, value);
+	while (key != NULL)
+	{
+		appendStringInfo(&json, "%c\"%s\":", separator, key);
+		if (value.len > 0)
+			appendBinaryStringInfo(&json, value.start, value.len);
+		else
+			appendStringInfoString(&json, "null");
+		separator = ',';
+		key = va_arg(args, const char *);
+		if (key != NULL)
+			value = va_arg(args, wahook_Span);
+	}
+	va_end(args);
+	appendStringInfoChar(&json, '}');
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+}
+
+static int
+by_message_id(const void *a, const void *b)
+{
+	const wahook_Outcome *const *left = a;
+	const wahook_Outcome *const *right = b;
+	int order = strcmp((*left)->update->id, (*right)->update->id);
+
+	if (order != 0)
+		return order;
+	return *left < *right ? -1 : 1; /* they lie in one array, in order of arrival */
+}
+
+static void
+resolve_senders(wahook_Outcome **messages, int n)
+{
+	wahook_Sender *senders = palloc0_array(wahook_Sender, Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		const wahook_Update *update = messages[i]->update;
+
+		senders[i].phone_number_id = update->change->phone_number_id;
+		senders[i].phone = update->phone;
+		senders[i].user_id = update->user_id;
+		senders[i].new_phone = update->new_phone;
+		senders[i].new_user_id = update->new_user_id;
+	}
+	wahook_resolve_senders(senders, n);
+	for (int i = 0; i < n; i++)
+	{
+		messages[i]->has_conversation = true;
+		messages[i]->conversation_id = senders[i].conversation_id;
+		messages[i]->announce = senders[i].announce;
+	}
+}
+
+/* Inserts the messages that are not there yet; the others are duplicates. */
+static void
+accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
+{
+	wahook_Outcome **sorted = palloc_array(wahook_Outcome *, n);
+	wahook_Column ids;
+	wahook_Column message_ids;
+	wahook_Column conversations;
+	wahook_Column kinds;
+	wahook_Column payloads;
+	Datum values[7];
+	uint64 accepted;
+	uint64 row = 0;
+
+	for (int i = 0; i < n; i++)
+		sorted[i] = messages[i];
+	qsort(sorted, n, sizeof(wahook_Outcome *), by_message_id);
+	wahook_start_column(&ids, UUIDOID, n);
+	wahook_start_column(&message_ids, TEXTOID, n);
+	wahook_start_column(&conversations, UUIDOID, n);
+	wahook_start_column(&kinds, TEXTOID, n);
+	wahook_start_column(&payloads, JSONBOID, n);
+	for (int i = 0; i < n; i++)
+	{
+		wahook_new_uuid(&sorted[i]->message_id);
+		wahook_add_uuid(&ids, &sorted[i]->message_id);
+		wahook_add_text(&message_ids, sorted[i]->update->id);
+		wahook_add_uuid(&conversations, &sorted[i]->conversation_id);
+		wahook_add_text(&kinds, sorted[i]->update->kind);
+		wahook_add_value(&payloads, sorted[i]->payload, false);
+	}
+	values[0] = wahook_finish_column(&ids);
+	values[1] = wahook_finish_column(&message_ids);
+	values[2] = wahook_finish_column(&conversations);
+	values[3] = wahook_finish_column(&kinds);
+	values[4] = wahook_finish_column(&payloads);
+	values[5] = UUIDPGetDatum(&intake->correlation_id);
+	values[6] = TimestampTzGetDatum(intake->now);
+	accepted = wahook_execute(&accept_plan, values, NULL);
+
+	/* The rows come back in the order in which they went in. */
+	for (int i = 0; i < n; i++)
+	{
+		bool isnull;
+
+		sorted[i]->outcome = "duplicate";
+		if (row < accepted && memcmp(DatumGetUUIDP(wahook_result(row, 1, &isnull)),
+									 &sorted[i]->message_id, sizeof(pg_uuid_t)) == 0)
+		{
+			sorted[i]->outcome = "accepted";
+			row++;
+		}
+	}
+}
+
+static bool
+is_accepted(const wahook_Outcome *message)
+{
+	return message->outcome[0] == 'a';
+}
+
+/* The accepted messages into the inbox, in the order of the delivery. */
+static void
+enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
+{
+	wahook_Column conversations;
+	wahook_Column ids;
+	wahook_Column user_ids;
+	wahook_Column phones;
+	Datum values[5];
+
+	wahook_start_column(&conversations, UUIDOID, n);
+	wahook_start_column(&ids, UUIDOID, n);
+	wahook_start_column(&user_ids, TEXTOID, n);
+	wahook_start_column(&phones, TEXTOID, n);
+	for (int i = 0; i < n; i++)
+	{
+		const wahook_Update *update = messages[i]->update;
+
+		if (!is_accepted(messages[i]))
+			continue;
+		wahook_add_uuid(&conversations, &messages[i]->conversation_id);
+		wahook_add_uuid(&ids, &messages[i]->message_id);
+		wahook_add_text(&user_ids, !messages[i]->announce ? NULL
+								   : update->new_user_id  ? update->new_user_id
+														  : update->user_id);
+		wahook_add_text(&phones, !messages[i]->announce ? NULL
+								 : update->new_phone    ? update->new_phone
+														: update->phone);
+	}
+	if (ids.n == 0)
+		return;
+	values[0] = wahook_finish_column(&conversations);
+	values[1] = wahook_finish_column(&ids);
+	values[2] = wahook_finish_column(&user_ids);
+	values[3] = wahook_finish_column(&phones);
+	values[4] = TimestampTzGetDatum(intake->now);
+	wahook_execute(&enqueue_plan, values, NULL);
+}
+
+static int
+compare_uuids(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(pg_uuid_t));
+}
+
+/* A queue row for each conversation that got a message; it commits together with the message. */
+static void
+queue_conversations(wahook_Intake *intake, wahook_Outcome **messages, int n)
+{
+	pg_uuid_t *ids = palloc_array(pg_uuid_t, n);
+	wahook_Column distinct;
+	Datum values[2];
+	int nids = 0;
+
+	for (int i = 0; i < n; i++)
+		if (is_accepted(messages[i]))
+			ids[nids++] = messages[i]->conversation_id;
+	if (nids == 0)
+		return;
+	qsort(ids, nids, sizeof(pg_uuid_t), compare_uuids);
+	wahook_start_column(&distinct, UUIDOID, nids);
+	for (int i = 0; i < nids; i++)
+		if (i == 0 || compare_uuids(&ids[i - 1], &ids[i]) != 0)
+			wahook_add_uuid(&distinct, &ids[i]);
+	values[0] = wahook_finish_column(&distinct);
+	values[1] = TimestampTzGetDatum(intake->now);
+	wahook_execute(&queue_plan, values, NULL);
+}
+
+static void
+log_duplicates(const wahook_Intake *intake, wahook_Outcome **messages, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		wahook_Event event;
+
+		if (is_accepted(messages[i]))
+			continue;
+		wahook_event_begin(&event, "WEBHOOK_DUPLICATE_DETECTED", false);
+		wahook_event_text(&event, "whatsapp_message_id", messages[i]->update->id);
+		wahook_event_uuid(&event, "correlation_id", &intake->correlation_id);
+		wahook_event_end(&event);
+	}
+}
+
+void
+wahook_store_messages(wahook_Intake *intake)
+{
+	wahook_Outcome **messages = palloc_array(wahook_Outcome *, Max(intake->n, 1));
+	int n = 0;
+
+	for (int i = 0; i < intake->n; i++)
+		if (intake->outcomes[i].update->class == WAHOOK_MESSAGE)
+			messages[n++] = &intake->outcomes[i];
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		const wahook_Update *update = messages[i]->update;
+
+		messages[i]->payload =
+			wahook_build_payload("message", update->raw, "contact", update->contact, "metadata",
+								 update->change->metadata, NULL);
+	}
+	resolve_senders(messages, n);
+	accept(intake, messages, n);
+	enqueue(intake, messages, n);
+	queue_conversations(intake, messages, n);
+	log_duplicates(intake, messages, n);
+}

@@ -1,0 +1,457 @@
+/*
+ * Understanding the updates of one change: messages, statuses, calls, echoes, and everything else
+ * as notices. What a kind is called is written here and nowhere else.
+ */
+#include "ingest/update.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/timestamp.h"
+
+#include "ingest/json.h"
+
+/* The arrays of a value whose elements are updates of their own, and the rest of the value. */
+typedef struct Value
+{
+	wahook_Span messages;
+	wahook_Span statuses;
+	wahook_Span calls;
+	wahook_Span echoes;
+	wahook_Span id_updates;
+	bool has_rest; /* members that are none of these, nor what they share */
+} Value;
+
+typedef struct Context
+{
+	wahook_Delivery *delivery;
+	wahook_Change *change;
+	int max_depth;
+	json_t **contacts;
+	wahook_Span *contact_spans;
+	int ncontacts;
+} Context;
+
+typedef void (*ElementReader)(Context *, wahook_Span, const json_t *);
+
+/* Dots join a kind's parts; what Meta may invent tomorrow is bounded. */
+static const char *
+make_kind(const char *first, const char *second)
+{
+	char *kind = second == NULL ? pstrdup(first) : psprintf("%s.%s", first, second);
+
+	if (strlen(kind) > WAHOOK_MAX_KIND_LENGTH)
+		kind[pg_mbcliplen(kind, strlen(kind), WAHOOK_MAX_KIND_LENGTH)] = '\0';
+	return kind;
+}
+
+static char *
+text_of(const json_t *object, const char *key)
+{
+	return wahook_json_text(object, key, WAHOOK_MAX_IDENTITY_LENGTH);
+}
+
+static char *
+first_text(const json_t *object, const char *const *keys)
+{
+	char *text = NULL;
+
+	for (; *keys && text == NULL; keys++)
+		text = text_of(object, *keys);
+	return text;
+}
+
+char *
+wahook_normalize_identity(const char *identity)
+{
+	char *digits;
+	char *to;
+
+	if (identity == NULL)
+		return NULL;
+	digits = pstrdup(identity);
+	to = digits;
+	for (const char *from = identity; *from; from++)
+	{
+		if (*from >= '0' && *from <= '9')
+			*to++ = *from;
+		else if (strchr("+ -()", *from) == NULL)
+			return digits[0] ? pstrdup(identity) : NULL;
+	}
+	*to = '\0';
+	return to > digits ? digits : pstrdup(identity);
+}
+
+/* Seconds since 1970, as a string or a number; milliseconds too. Anything else is not known. */
+static TimestampTz
+read_timestamp(const json_t *object)
+{
+	const int64 epoch_s = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY;
+	char *text = wahook_json_text(object, "timestamp", 16);
+	int64 value;
+
+	if (text == NULL || strspn(text, "0123456789") != strlen(text))
+		return DT_NOBEGIN;
+	value = strtoll(text, NULL, 10);
+	if (strlen(text) > 12)
+		return (value - epoch_s * 1000) * 1000;
+	return (value - epoch_s) * USECS_PER_SEC;
+}
+
+/* The contact of a sender, by id and never by position: contacts may be fewer or in other order. */
+static int
+find_contact(const Context *context, const char *phone, const char *user_id)
+{
+	for (int i = 0; i < context->ncontacts; i++)
+	{
+		char *wa_id = wahook_normalize_identity(text_of(context->contacts[i], "wa_id"));
+		char *contact_user_id = text_of(context->contacts[i], "user_id");
+
+		if ((phone && wa_id && strcmp(phone, wa_id) == 0) ||
+			(user_id && contact_user_id && strcmp(user_id, contact_user_id) == 0))
+			return i;
+	}
+	return -1;
+}
+
+static void
+read_sender(Context *context, wahook_Update *update, const json_t *message)
+{
+	static const char *const user_id_keys[] = {"from_user_id", "user_id", "from_bsuid",
+											   "business_scoped_user_id", NULL};
+	char *from = wahook_normalize_identity(text_of(message, "from"));
+	char *user_id = first_text(message, user_id_keys);
+	int contact;
+
+	if (from && !(from[0] >= '0' && from[0] <= '9') && user_id == NULL)
+	{
+		user_id = from; /* "from" itself can hold a user id */
+		from = NULL;
+	}
+	contact = find_contact(context, from, user_id);
+	if (from == NULL && user_id == NULL && context->ncontacts == 1)
+		contact = 0; /* no name in the message, and only one it can be from */
+	if (contact >= 0)
+	{
+		update->contact = context->contact_spans[contact];
+		if (from == NULL)
+			from = wahook_normalize_identity(text_of(context->contacts[contact], "wa_id"));
+		if (user_id == NULL)
+			user_id = text_of(context->contacts[contact], "user_id");
+	}
+	update->phone = from;
+	update->user_id = user_id;
+}
+
+/* A system message says under which number or id its sender is known from now on. */
+static void
+read_change_of_identity(wahook_Update *update, const json_t *system)
+{
+	static const char *const phone_keys[] = {"wa_id", "new_wa_id", NULL};
+	const char *type = json_string_value(json_object_get(system, "type"));
+
+	if (type == NULL ||
+		(strncmp(type, "user_changed_", 13) != 0 && strcmp(type, "customer_changed_number") != 0))
+		return;
+	update->new_phone = wahook_normalize_identity(first_text(system, phone_keys));
+	update->new_user_id = text_of(system, "user_id");
+	if (update->phone == NULL && update->user_id == NULL)
+	{
+		update->phone = update->new_phone;
+		update->user_id = update->new_user_id;
+	}
+}
+
+static const char *
+message_kind(const wahook_Change *change, const json_t *message)
+{
+	const char *type = json_string_value(json_object_get(message, "type"));
+	const json_t *content;
+	const char *kind;
+
+	if (type == NULL || type[0] == '\0')
+		type = "unknown";
+	content = json_object_get(message, type);
+	kind = make_kind(type, NULL);
+	if (strcmp(type, "interactive") == 0 || strcmp(type, "system") == 0)
+		kind = make_kind(type, json_string_value(json_object_get(content, "type")));
+	else if (strcmp(type, "audio") == 0 && json_is_true(json_object_get(content, "voice")))
+		kind = "audio.voice";
+	else if (strcmp(type, "reaction") == 0 && text_of(content, "emoji") == NULL)
+		kind = "reaction.removed";
+	if (change->field_name && strcmp(change->field_name, "history") == 0)
+		kind = make_kind("history", kind);
+	return kind;
+}
+
+static void
+read_message(Context *context, wahook_Span raw, const json_t *message)
+{
+	char *id = wahook_json_text(message, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
+	wahook_Update *update;
+
+	if (id == NULL)
+	{
+		wahook_add_unreadable(context->delivery, context->change, raw,
+							  "message without a usable id");
+		return;
+	}
+	update = wahook_add_update(context->delivery, WAHOOK_MESSAGE, context->change, raw);
+	update->id = id;
+	update->kind = message_kind(context->change, message);
+	read_sender(context, update, message);
+	read_change_of_identity(update, json_object_get(message, "system"));
+	if (update->phone == NULL && update->user_id == NULL)
+	{
+		update->class = WAHOOK_UNREADABLE;
+		update->reason = "message without a sender";
+	}
+}
+
+static void
+read_status(Context *context, wahook_Span raw, const json_t *status)
+{
+	static const char *const participant_keys[] = {"recipient_participant_id",
+												   "participant_recipient_id",
+												   "recipient_participant_user_id", NULL};
+	char *id = wahook_json_text(status, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
+	char *name = wahook_json_text(status, "status", WAHOOK_MAX_KIND_LENGTH);
+	char *participant = first_text(status, participant_keys);
+	char *type = text_of(status, "type");
+	wahook_Update *update;
+
+	if (id == NULL || name == NULL)
+	{
+		wahook_add_unreadable(context->delivery, context->change, raw,
+							  id ? "status without a name" : "status without a usable id");
+		return;
+	}
+	update = wahook_add_update(context->delivery, WAHOOK_STATUS, context->change, raw);
+	update->id = id;
+	update->status = name;
+	update->status_type = type ? make_kind(type, NULL) : "";
+	update->recipient = participant ? participant : "";
+	update->status_at = read_timestamp(status);
+	update->kind = make_kind("status", type ? make_kind(type, name) : name);
+}
+
+/* A notice with an id of its own: a call, or what the business itself sent from its app. */
+static void
+read_item(Context *context, wahook_Span raw, const json_t *item, const char *kind,
+		  const char *detail_key)
+{
+	wahook_Update *update =
+		wahook_add_update(context->delivery, WAHOOK_NOTICE, context->change, raw);
+
+	update->id = wahook_json_text(item, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
+	update->kind = make_kind(kind, json_string_value(json_object_get(item, detail_key)));
+}
+
+static void
+read_call(Context *context, wahook_Span raw, const json_t *call)
+{
+	read_item(context, raw, call, "call", "event");
+}
+
+static void
+read_echo(Context *context, wahook_Span raw, const json_t *echo)
+{
+	read_item(context, raw, echo, "echo", "type");
+}
+
+/* {"wa_id", "user_id": {"previous", "current"}}: a new id for the user who had the previous one. */
+static void
+read_id_update(Context *context, wahook_Span raw, const json_t *item)
+{
+	const json_t *user_id = json_object_get(item, "user_id");
+	wahook_Update *update =
+		wahook_add_update(context->delivery, WAHOOK_NOTICE, context->change, raw);
+
+	update->kind = "user_id_update";
+	update->phone = wahook_normalize_identity(text_of(item, "wa_id"));
+	update->user_id = text_of(user_id, "previous");
+	update->new_user_id = text_of(user_id, "current");
+}
+
+/* Parses each element of an array on its own, so that one that can't be read costs no other. */
+static bool
+read_elements(Context *context, wahook_Span array, ElementReader read)
+{
+	wahook_Cursor cursor = wahook_cursor(array);
+	bool more;
+
+	if (array.len == 0 || wahook_span_is(array, "null"))
+		return true;
+	if (!wahook_enter(&cursor, '['))
+	{
+		wahook_add_unreadable(context->delivery, context->change, array, "not an array");
+		return true;
+	}
+	while (wahook_next_element(&cursor, &more) && more)
+	{
+		const char *reason = "not an object";
+		wahook_Span span;
+		json_t *element;
+
+		if (!wahook_skip_value(&cursor, &span))
+			return false;
+		element = wahook_parse_json(span, context->max_depth, &reason);
+		if (json_is_object(element))
+			read(context, span, element);
+		else
+			wahook_add_unreadable(context->delivery, context->change, span, reason);
+	}
+	return !more && cursor.at[-1] == ']';
+}
+
+static void
+keep_contact(Context *context, wahook_Span raw, const json_t *contact)
+{
+	context->contacts[context->ncontacts] = unconstify(json_t *, contact);
+	context->contact_spans[context->ncontacts++] = raw;
+}
+
+static int
+count_elements(wahook_Span array)
+{
+	wahook_Cursor cursor = wahook_cursor(array);
+	wahook_Span element;
+	bool more;
+	int n = 0;
+
+	if (array.len == 0 || !wahook_enter(&cursor, '['))
+		return 0;
+	while (wahook_next_element(&cursor, &more) && more && wahook_skip_value(&cursor, &element))
+		n++;
+	return n;
+}
+
+/* Finds the parts of a value. False when the text is not JSON. */
+static bool
+split_value(wahook_Change *change, Value *parts)
+{
+	wahook_Cursor cursor = wahook_cursor(change->value);
+	bool more;
+
+	wahook_enter(&cursor, '{');
+	for (;;)
+	{
+		wahook_Span key;
+		wahook_Span value;
+
+		if (!wahook_next_member(&cursor, &key, &more))
+			return false;
+		if (!more)
+			return true;
+		if (!wahook_skip_value(&cursor, &value))
+			return false;
+		if (wahook_key_is(key, "messages"))
+			parts->messages = value;
+		else if (wahook_key_is(key, "statuses"))
+			parts->statuses = value;
+		else if (wahook_key_is(key, "calls"))
+			parts->calls = value;
+		else if (wahook_key_is(key, "message_echoes"))
+			parts->echoes = value;
+		else if (wahook_key_is(key, "user_id_update"))
+			parts->id_updates = value;
+		else if (wahook_key_is(key, "metadata"))
+			change->metadata = value;
+		else if (wahook_key_is(key, "contacts"))
+			change->contacts = value;
+		else if (!wahook_key_is(key, "messaging_product"))
+			parts->has_rest = true;
+	}
+}
+
+/* The value as a whole is a notice: it holds nothing else, or something beside its updates. */
+static void
+read_notice(Context *context)
+{
+	wahook_Change *change = context->change;
+	const char *field = change->field_name ? change->field_name : "unknown";
+	const char *reason = "value is not an object";
+	json_t *value = wahook_parse_json(change->value, context->max_depth, &reason);
+	const char *detail;
+	wahook_Update *update;
+
+	if (!json_is_object(value))
+	{
+		wahook_add_unreadable(context->delivery, change, change->value, reason);
+		return;
+	}
+	detail = json_string_value(json_object_get(value, "event"));
+	if (detail == NULL)
+		detail = json_string_value(json_object_get(value, "decision"));
+	update = wahook_add_update(context->delivery, WAHOOK_NOTICE, change, change->value);
+	update->kind = make_kind(field, detail);
+}
+
+static void
+read_shared_parts(Context *context)
+{
+	wahook_Change *change = context->change;
+	const char *reason = "metadata is not an object";
+	int ncontacts = count_elements(change->contacts);
+
+	if (change->metadata.len > 0)
+	{
+		json_t *metadata = wahook_parse_json(change->metadata, context->max_depth, &reason);
+
+		if (json_is_object(metadata))
+			change->phone_number_id = text_of(metadata, "phone_number_id");
+		else
+		{
+			if (!json_is_null(metadata))
+				wahook_add_unreadable(context->delivery, change, change->metadata, reason);
+			change->metadata.len = 0;
+		}
+	}
+	if (ncontacts > 0)
+	{
+		context->contacts = palloc_array(json_t *, ncontacts);
+		context->contact_spans = palloc_array(wahook_Span, ncontacts);
+		read_elements(context, change->contacts, keep_contact);
+	}
+}
+
+static char *
+scalar_text(wahook_Span span, int max_depth)
+{
+	const char *reason;
+	json_t *scalar;
+
+	if (span.len == 0)
+		return NULL;
+	scalar = wahook_parse_json(span, max_depth, &reason);
+	if (json_is_string(scalar))
+		return pstrdup(json_string_value(scalar));
+	return json_is_real(scalar) ? wahook_span_text(span) : NULL;
+}
+
+bool
+wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span whole,
+				   int max_depth)
+{
+	Context context = {delivery, change, max_depth, NULL, NULL, 0};
+	Value parts = {0};
+	int before = delivery->n;
+
+	change->field_name = scalar_text(change->field, max_depth);
+	change->entry_name = scalar_text(change->entry_id, max_depth);
+	if (change->value.len == 0 || change->value.start[0] != '{')
+	{
+		wahook_add_unreadable(delivery, change, whole, "value is not an object");
+		return true;
+	}
+	if (!split_value(change, &parts))
+		return false;
+	read_shared_parts(&context);
+	if (!read_elements(&context, parts.messages, read_message) ||
+		!read_elements(&context, parts.statuses, read_status) ||
+		!read_elements(&context, parts.calls, read_call) ||
+		!read_elements(&context, parts.echoes, read_echo) ||
+		!read_elements(&context, parts.id_updates, read_id_update))
+		return false;
+	if (parts.has_rest || delivery->n == before)
+		read_notice(&context);
+	return true;
+}
