@@ -6,38 +6,40 @@
  */
 #include "conversation/complete.h"
 
+#include "access/genam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "conversation/columns.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/uuid.h"
 
+/* What one call completes with: the tables it writes to, and what is the same for all messages. */
+typedef struct Completion
+{
+	wahook_Store *store;
+	wahook_Table messages;
+	wahook_Table attempts;
+	Oid attempts_seq;
+	TimestampTz now;
+	int processing_ms;
+	ArrayBuildState *retried; /* ids of messages that may have a dead letter */
+} Completion;
+
 PG_FUNCTION_INFO_V1(wahook_complete_webhook_messages);
 PG_FUNCTION_INFO_V1(wahook_complete_conversations);
-
-static wahook_Plan complete_plan =
-	{"WITH done AS ("
-	 "DELETE FROM @extschema@.webhook_inbox i"
-	 " USING unnest($1, $2, $3, $4, $5) AS c (id, seq, token, started, ms)"
-	 " WHERE i.conversation_id = c.id AND i.seq = c.seq"
-	 " RETURNING i.message_id, i.attempts, i.losses, i.service, c.id, c.token, c.started, c.ms"
-	 "), marked AS ("
-	 "UPDATE @extschema@.processed_webhook_messages p"
-	 " SET processed_at = $6, processing_time_ms = done.ms FROM done WHERE p.id = done.message_id"
-	 "), recorded AS ("
-	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
-	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms)"
-	 " SELECT message_id, attempts + losses + 1, 'succeeded', id, token, service, started, $6, ms"
-	 " FROM done)"
-	 " SELECT count(*)::integer, array_agg(message_id) FILTER (WHERE attempts > 0) FROM done",
-	 6,
-	 {UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID}};
 
 /* NOWAIT: somebody who edits the dead letter by hand must not hold up the holder. */
 static wahook_Plan resolve_plan =
@@ -50,23 +52,41 @@ static wahook_Plan resolve_plan =
 	 {UUIDARRAYOID, TIMESTAMPTZOID}};
 
 static wahook_Plan seqs_plan =
-	{"SELECT array_agg(i.seq) FROM unnest($2) AS w (id)"
+	{"SELECT array_agg(i.seq ORDER BY i.seq) FROM unnest($2) AS w (id)"
 	 " JOIN @extschema@.processed_webhook_messages p ON p.whatsapp_message_id = w.id"
 	 " CROSS JOIN LATERAL (SELECT seq FROM @extschema@.webhook_inbox i"
 	 " WHERE i.conversation_id = $1 AND i.message_id = p.id) i",
 	 2,
 	 {UUIDOID, TEXTARRAYOID}};
 
-/* The columns of complete_plan's arguments, a place for each message. */
-typedef struct Rows
+static void
+open_completion(Completion *completion, wahook_Store *store, int processing_ms)
 {
-	Datum *ids;
-	Datum *seqs;
-	Datum *tokens;
-	Datum *started;
-	Datum *ms;
-	int n;
-} Rows;
+	completion->store = store;
+	wahook_open_table(&completion->messages, "processed_webhook_messages",
+					  "processed_webhook_messages_pkey");
+	wahook_open_table(&completion->attempts, "webhook_delivery_attempts",
+					  "webhook_delivery_attempts_pkey");
+	completion->attempts_seq = wahook_relation("webhook_delivery_attempts_seq");
+	completion->now = GetCurrentTimestamp();
+	completion->processing_ms = processing_ms;
+	completion->retried = NULL;
+}
+
+/* Resolves the dead letters of what was completed. */
+static void
+close_completion(Completion *completion)
+{
+	wahook_close_table(&completion->attempts);
+	wahook_close_table(&completion->messages);
+	if (completion->retried != NULL)
+	{
+		Datum values[] = {makeArrayResult(completion->retried, CurrentMemoryContext),
+						  TimestampTzGetDatum(completion->now)};
+
+		wahook_execute(&resolve_plan, values, NULL);
+	}
+}
 
 static int
 elapsed_ms(TimestampTz from, TimestampTz to)
@@ -76,75 +96,133 @@ elapsed_ms(TimestampTz from, TimestampTz to)
 	return (int) Min(Max((to - from) / 1000, 0), PG_INT32_MAX);
 }
 
-static int
-count_elements(const ArrayType *array)
+static void
+raise_busy(const char *what, const pg_uuid_t *id)
 {
-	return array ? ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) : 0;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("%s %s is being changed by another transaction", what, wahook_uuid_text(id)),
+			 errdetail("This call does not wait for other transactions."), errhint("Try again.")));
+}
+
+/* The idempotency record says when the message was processed. One deleted by hand says nothing. */
+static void
+mark_processed(Completion *completion, const pg_uuid_t *message_id, int ms)
+{
+	wahook_Table *messages = &completion->messages;
+	ScanKeyData key;
+	wahook_RowState state;
+	Datum values[WAHOOK_MAX_COLUMNS] = {[Anum_message_processed_at - 1] =
+											TimestampTzGetDatum(completion->now),
+										[Anum_message_processing_time_ms - 1] = Int32GetDatum(ms)};
+	static const bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+	static const bool replace[WAHOOK_MAX_COLUMNS] = {[Anum_message_processed_at - 1] = true,
+													 [Anum_message_processing_time_ms - 1] = true};
+
+	ScanKeyInit(&key, Anum_message_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(message_id));
+	state = wahook_peek_row(&messages->rows, &key, 1);
+	if (state == WAHOOK_ROW_NONE)
+		return;
+	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(&messages->rows))
+		raise_busy("message", message_id);
+	wahook_update_row(messages, values, nulls, replace);
 }
 
 static void
-add_rows(Rows *rows, const wahook_Conversation *conversation, ArrayType *seqs, TimestampTz now,
-		 int processing_ms)
+record_attempt(Completion *completion, const wahook_Conversation *conversation,
+			   TupleTableSlot *waiting, int ms)
 {
-	int n = count_elements(seqs);
-	const int64 *seq = n > 0 ? (const int64 *) ARR_DATA_PTR(seqs) : NULL;
+	Datum values[WAHOOK_MAX_COLUMNS];
+	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+	bool isnull;
 
-	if (processing_ms < 0)
-		processing_ms = elapsed_ms(conversation->locked_at, now);
-	for (int i = 0; i < n; i++, rows->n++)
+	values[Anum_attempt_message_id - 1] = slot_getattr(waiting, Anum_inbox_message_id, &isnull);
+	values[Anum_attempt_seq - 1] = Int64GetDatum(nextval_internal(completion->attempts_seq, false));
+	values[Anum_attempt_attempt - 1] =
+		Int32GetDatum(DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) +
+					  DatumGetInt32(slot_getattr(waiting, Anum_inbox_losses, &isnull)) + 1);
+	values[Anum_attempt_outcome - 1] = CStringGetTextDatum("succeeded");
+	values[Anum_attempt_conversation_id - 1] = UUIDPGetDatum(&conversation->id);
+	values[Anum_attempt_lock_token - 1] = Int64GetDatum(conversation->lock_token);
+	values[Anum_attempt_service - 1] = slot_getattr(waiting, Anum_inbox_service, &isnull);
+	values[Anum_attempt_started_at - 1] = TimestampTzGetDatum(conversation->locked_at);
+	nulls[Anum_attempt_started_at - 1] = TIMESTAMP_NOT_FINITE(conversation->locked_at);
+	values[Anum_attempt_finished_at - 1] = TimestampTzGetDatum(completion->now);
+	values[Anum_attempt_duration_ms - 1] = Int32GetDatum(ms);
+	nulls[Anum_attempt_error - 1] = true;
+	wahook_insert_row(&completion->attempts, values, nulls, Natts_attempt);
+}
+
+/* Completes the message whose inbox row is in the slot. */
+static void
+complete_message(Completion *completion, const wahook_Conversation *conversation)
+{
+	TupleTableSlot *waiting = completion->store->inbox.rows.slot;
+	int ms = completion->processing_ms >= 0 ? completion->processing_ms
+											: elapsed_ms(conversation->locked_at, completion->now);
+	bool isnull;
+	Datum message_id = slot_getattr(waiting, Anum_inbox_message_id, &isnull);
+
+	mark_processed(completion, DatumGetUUIDP(message_id), ms);
+	record_attempt(completion, conversation, waiting, ms);
+	if (DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) > 0)
+		completion->retried =
+			accumArrayResult(completion->retried, message_id, false, UUIDOID, CurrentMemoryContext);
+	if (!wahook_delete_row(&completion->store->inbox))
+		raise_busy("message", DatumGetUUIDP(message_id));
+}
+
+/* Walks the inbox up to the last of seqs, both in ascending order. */
+static int
+complete(Completion *completion, const wahook_Conversation *conversation, ArrayType *seqs)
+{
+	wahook_RowReader *inbox = &completion->store->inbox.rows;
+	int n = seqs ? ArrayGetNItems(ARR_NDIM(seqs), ARR_DIMS(seqs)) : 0;
+	const int64 *wanted = n > 0 ? (const int64 *) ARR_DATA_PTR(seqs) : NULL;
+	int next = 0;
+	int completed = 0;
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+
+	if (n == 0)
+		return 0;
+	ScanKeyInit(&keys[0], Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(&conversation->id));
+	ScanKeyInit(&keys[1], Anum_inbox_seq, BTLessEqualStrategyNumber, F_INT8LE,
+				Int64GetDatum(wanted[n - 1]));
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), keys, 2);
+	while (next < n && wahook_next_row(inbox, scan))
 	{
-		rows->ids[rows->n] = UUIDPGetDatum(&conversation->id);
-		rows->seqs[rows->n] = Int64GetDatum(seq[i]);
-		rows->tokens[rows->n] = Int64GetDatum(conversation->lock_token);
-		rows->started[rows->n] = TimestampTzGetDatum(
-			TIMESTAMP_NOT_FINITE(conversation->locked_at) ? now : conversation->locked_at);
-		rows->ms[rows->n] = Int32GetDatum(processing_ms);
+		bool isnull;
+		int64 seq = DatumGetInt64(slot_getattr(inbox->slot, Anum_inbox_seq, &isnull));
+
+		while (next < n && wanted[next] < seq)
+			next++;
+		if (next == n || wanted[next] != seq)
+			continue;
+		complete_message(completion, conversation);
+		completed++;
 	}
+	index_endscan(scan);
+	PopActiveSnapshot();
+	return completed;
 }
 
 int
-wahook_complete_messages(const wahook_Conversation *conversations, ArrayType *const *seqs, int n,
+wahook_complete_messages(const wahook_Conversation *conversation, ArrayType *seqs,
 						 int processing_ms)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Rows rows = {0};
-	Datum values[6];
-	int total = 0;
+	wahook_Store store;
+	Completion completion;
 	int completed;
-	bool none;
-	Datum retried;
 
-	for (int i = 0; i < n; i++)
-		total += count_elements(seqs[i]);
-	if (total == 0)
-		return 0;
-	rows.ids = palloc(sizeof(Datum) * total);
-	rows.seqs = palloc(sizeof(Datum) * total);
-	rows.tokens = palloc(sizeof(Datum) * total);
-	rows.started = palloc(sizeof(Datum) * total);
-	rows.ms = palloc(sizeof(Datum) * total);
-	for (int i = 0; i < n; i++)
-		add_rows(&rows, &conversations[i], seqs[i], now, processing_ms);
-
-	values[0] =
-		PointerGetDatum(construct_array(rows.ids, total, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	values[1] = PointerGetDatum(
-		construct_array(rows.seqs, total, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[2] = PointerGetDatum(
-		construct_array(rows.tokens, total, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[3] = PointerGetDatum(
-		construct_array(rows.started, total, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[4] = PointerGetDatum(construct_array(rows.ms, total, INT4OID, 4, true, TYPALIGN_INT));
-	values[5] = TimestampTzGetDatum(now);
-	wahook_execute(&complete_plan, values, NULL);
-	completed = DatumGetInt32(wahook_result(0, 1, &none));
-	retried = wahook_result(0, 2, &none);
-	if (!none)
-	{
-		Datum resolve[] = {retried, values[5]};
-
-		wahook_execute(&resolve_plan, resolve, NULL);
-	}
+	CommandCounterIncrement();
+	wahook_open_store(&store);
+	open_completion(&completion, &store, processing_ms);
+	completed = complete(&completion, conversation, seqs);
+	close_completion(&completion);
+	wahook_close_store(&store);
 	return completed;
 }
 
@@ -191,40 +269,48 @@ wahook_complete_webhook_messages(PG_FUNCTION_ARGS)
 {
 	int processing_ms = processing_ms_arg(fcinfo, 3);
 	wahook_Conversation conversation;
+	wahook_Store store;
+	Completion completion;
 	ArrayType *seqs;
 	int completed;
 
 	require_args(fcinfo, "p_conversation_id", "p_lock_id");
 	wahook_begin(fcinfo);
-	wahook_hold_conversation(PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1), &conversation);
+	wahook_open_store(&store);
+	open_completion(&completion, &store, processing_ms);
+	wahook_hold(&store.conversations.rows, PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1), &conversation);
 	seqs = PG_ARGISNULL(2) ? conversation.claimed : find_seqs(&conversation.id, PG_GETARG_DATUM(2));
-	completed = wahook_complete_messages(&conversation, &seqs, 1, processing_ms);
+	completed = complete(&completion, &conversation, seqs);
 	if (PG_ARGISNULL(4) || PG_GETARG_BOOL(4))
-		wahook_give_lock_back(&conversation.id);
+		wahook_unlock(&store, &conversation.id, completion.now);
+	close_completion(&completion);
+	wahook_close_store(&store);
 	wahook_end();
 	PG_RETURN_INT32(completed);
 }
 
-/* Row-locks all conversations for the holder; an error names each that it does not hold. */
-static void
-hold_all(const Datum *ids, int n, const pg_uuid_t *lock_id, wahook_Conversation *conversations)
+/* Completes and releases what the lock id holds; the others are named in lost. */
+static int
+complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *lock_id,
+			 StringInfo lost)
 {
-	wahook_RowReader reader;
-	StringInfoData lost;
+	int completed = 0;
 
-	initStringInfo(&lost);
-	wahook_open_conversations(&reader);
 	for (int i = 0; i < n; i++)
-		if (!wahook_try_hold(&reader, DatumGetUUIDP(ids[i]), lock_id, &conversations[i]))
-			appendStringInfo(&lost, "%s%s", lost.len > 0 ? ", " : "",
-							 wahook_uuid_text(&conversations[i].id));
-	wahook_close_rows(&reader);
-	if (lost.len > 0)
-		ereport(ERROR,
-				(errcode(WAHOOK_LOCK_LOST), errmsg("locks on conversations were lost"),
-				 errdetail("Lock id %s does not hold: %s.", wahook_uuid_text(lock_id), lost.data),
-				 errhint(
-					 "Nothing was completed. Complete the others without these; their messages wait for the next claim, or have had it.")));
+	{
+		pg_uuid_t *id = DatumGetUUIDP(ids[i]);
+		wahook_Conversation conversation;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!wahook_try_hold(&completion->store->conversations.rows, id, lock_id, &conversation))
+		{
+			appendStringInfo(lost, "%s%s", lost->len > 0 ? ", " : "", wahook_uuid_text(id));
+			continue;
+		}
+		completed += complete(completion, &conversation, conversation.claimed);
+		wahook_unlock(completion->store, id, completion->now);
+	}
+	return completed;
 }
 
 /* complete_conversations(p_conversation_ids, p_lock_id, p_processing_time_ms) → integer */
@@ -232,33 +318,37 @@ Datum
 wahook_complete_conversations(PG_FUNCTION_ARGS)
 {
 	int processing_ms = processing_ms_arg(fcinfo, 2);
-	ArrayType *array;
-	wahook_Conversation *conversations;
-	ArrayType **seqs;
+	StringInfoData lost;
+	wahook_Store store;
+	Completion completion;
 	Datum *ids;
 	bool *nulls;
 	int n;
 	int completed;
 
 	require_args(fcinfo, "p_conversation_ids", "p_lock_id");
-	array = PG_GETARG_ARRAYTYPE_P(0);
-	deconstruct_array(array, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, &nulls, &n);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
+					  &nulls, &n);
 	for (int i = 0; i < n; i++)
 		if (nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 							errmsg("p_conversation_ids contains a null"),
 							errhint("Pass what claim_conversations() returned.")));
-	if (n == 0)
-		PG_RETURN_INT32(0);
 
 	wahook_begin(fcinfo);
-	conversations = palloc(sizeof(wahook_Conversation) * n);
-	seqs = palloc(sizeof(ArrayType *) * n);
-	hold_all(ids, n, PG_GETARG_UUID_P(1), conversations);
-	for (int i = 0; i < n; i++)
-		seqs[i] = conversations[i].claimed;
-	completed = wahook_complete_messages(conversations, seqs, n, processing_ms);
-	wahook_give_locks_back(PointerGetDatum(array));
+	initStringInfo(&lost);
+	wahook_open_store(&store);
+	open_completion(&completion, &store, processing_ms);
+	completed = complete_all(&completion, ids, n, PG_GETARG_UUID_P(1), &lost);
+	if (lost.len > 0)
+		ereport(ERROR,
+				(errcode(WAHOOK_LOCK_LOST), errmsg("locks on conversations were lost"),
+				 errdetail("Lock id %s does not hold: %s.", wahook_uuid_text(PG_GETARG_UUID_P(1)),
+						   lost.data),
+				 errhint(
+					 "Nothing was completed. Complete the others without these; their messages wait for the next claim, or have had it.")));
+	close_completion(&completion);
+	wahook_close_store(&store);
 	wahook_end();
 	PG_RETURN_INT32(completed);
 }

@@ -86,47 +86,44 @@ wahook_expire_claim(const wahook_Conversation *conversation, TimestampTz now)
 	}
 }
 
-/* Gives back the locks whose leases have run out; those idle for long are timed out. */
+/* Times out a conversation whose holder vanished and where nothing has happened for long. */
+static void
+time_out(const pg_uuid_t *id, TimestampTz now)
+{
+	Datum values[] = {UUIDPGetDatum(id), TimestampTzGetDatum(now)};
+
+	wahook_execute_transition(&time_out_plan, values, "lock expired");
+}
+
+/* Gives back the locks whose leases have run out. */
 static int
 release_expired(TimestampTz now, TimestampTz idle_since)
 {
 	Datum values[] = {TimestampTzGetDatum(now)};
 	uint64 candidates = wahook_execute(&expired_plan, values, NULL);
-	pg_uuid_t *ids = palloc(sizeof(pg_uuid_t) * Max(candidates, 1));
-	pg_uuid_t *idle = palloc(sizeof(pg_uuid_t) * Max(candidates, 1));
+	SPITupleTable *rows = SPI_tuptable;
 	int released = 0;
-	int timed_out = 0;
-	wahook_RowReader reader;
+	wahook_Store store;
 
+	wahook_open_store(&store);
 	for (uint64 i = 0; i < candidates; i++)
 	{
 		bool isnull;
-
-		ids[i] = *DatumGetUUIDP(wahook_result(i, 1, &isnull));
-	}
-	wahook_open_conversations(&reader);
-	for (uint64 i = 0; i < candidates; i++)
-	{
+		pg_uuid_t *id = DatumGetUUIDP(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull));
 		wahook_Conversation conversation;
 
-		if (wahook_peek_conversation(&reader, &ids[i], &conversation) != WAHOOK_ROW_STEADY ||
+		if (wahook_peek_conversation(&store.conversations.rows, id, &conversation) !=
+				WAHOOK_ROW_STEADY ||
 			!conversation.locked || !wahook_lock_is_free(&conversation, now) ||
-			!wahook_try_lock_row(&reader))
+			!wahook_try_lock_row(&store.conversations.rows))
 			continue;
 		wahook_expire_claim(&conversation, now);
+		wahook_unlock(&store, id, now);
 		if (conversation.last_activity_at <= idle_since)
-			idle[timed_out++] = conversation.id;
-		ids[released++] = conversation.id;
+			time_out(id, now);
+		released++;
 	}
-	wahook_close_rows(&reader);
-	if (timed_out > 0)
-	{
-		Datum time_out[] = {wahook_uuid_array(idle, timed_out), TimestampTzGetDatum(now)};
-
-		wahook_execute_transition(&time_out_plan, time_out, "lock expired");
-	}
-	if (released > 0)
-		wahook_give_locks_back(wahook_uuid_array(ids, released));
+	wahook_close_store(&store);
 	return released;
 }
 

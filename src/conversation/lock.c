@@ -9,13 +9,16 @@
 #include "conversation/lock.h"
 
 #include "access/genam.h"
-#include "catalog/pg_type.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "conversation/columns.h"
 #include "conversation/expire.h"
 #include "core/compat.h"
 #include "core/errors.h"
@@ -24,114 +27,92 @@
 #include "core/settings.h"
 #include "core/uuid.h"
 
-/* Columns of webhook_conversations; new ones are only ever added at the end. */
-enum
-{
-	Anum_id = 1,
-	Anum_status = 5,
-	Anum_last_activity_at = 6,
-	Anum_locked_by = 9,
-	Anum_locked_at = 10,
-	Anum_lock_token = 15,
-	Anum_lock_expires_at = 16,
-	Anum_claimed_messages = 17
-};
-
 PG_FUNCTION_INFO_V1(wahook_acquire_conversation_lock);
 PG_FUNCTION_INFO_V1(wahook_release_conversation_lock);
 PG_FUNCTION_INFO_V1(wahook_renew_conversation_lock);
 
-static wahook_Plan lock_plan =
-	{"UPDATE @extschema@.webhook_conversations"
-	 " SET locked_by = $2, locked_at = $3, lock_token = lock_token + 1, lock_expires_at = $4,"
-	 " claimed_messages = NULL, last_activity_at = $3, updated_at = $3"
-	 " WHERE id = $1 RETURNING lock_token",
-	 4,
-	 {UUIDOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-
-static wahook_Plan renew_plan =
-	{"UPDATE @extschema@.webhook_conversations"
-	 " SET lock_expires_at = $2, last_activity_at = $3, updated_at = $3 WHERE id = $1",
-	 3,
-	 {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-
-static wahook_Plan unlock_plan =
-	{"UPDATE @extschema@.webhook_conversations"
-	 " SET locked_by = NULL, locked_at = NULL, lock_expires_at = NULL, claimed_messages = NULL,"
-	 " last_activity_at = $2, updated_at = $2"
-	 " WHERE id = ANY ($1)",
-	 2,
-	 {UUIDARRAYOID, TIMESTAMPTZOID}};
-
-/*
- * The queue rows of conversations are replaced as a whole. A row that another transaction has
- * locked is left: it is looked at once more than needed, and then removed.
- */
-#define DELETE_QUEUE_ROWS \
-	"DELETE FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY(" \
-	"SELECT ctid FROM @extschema@.webhook_conversation_queue" \
-	" WHERE conversation_id = ANY ($1) FOR UPDATE SKIP LOCKED))"
-
-static wahook_Plan park_plan =
-	{"WITH gone AS (" DELETE_QUEUE_ROWS ")"
-	 " INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, service, due_at)"
-	 " SELECT c.id, c.service, $3 FROM unnest($1, $2) AS c (id, service)",
-	 3,
-	 {UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}};
-
-/*
- * Both halves see one snapshot, taken after the unlock: a queue row that is deleted here was
- * committed with its inbox row, so that row is seen too. What commits later brings its own.
- */
-static wahook_Plan requeue_plan =
-	{"WITH gone AS (" DELETE_QUEUE_ROWS ")"
-	 " INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, service, due_at)"
-	 " SELECT c.id, head.service, head.enqueued_at FROM unnest($1) AS c (id)"
-	 " CROSS JOIN LATERAL (SELECT i.service, i.enqueued_at FROM @extschema@.webhook_inbox i"
-	 " WHERE i.conversation_id = c.id ORDER BY i.conversation_id, i.seq LIMIT 1) head",
-	 1,
-	 {UUIDARRAYOID}};
-
 void
-wahook_open_conversations(wahook_RowReader *reader)
+wahook_open_store(wahook_Store *store)
 {
-	wahook_open_rows(reader, "webhook_conversations", "webhook_conversations_pkey",
-					 RowExclusiveLock);
+	wahook_open_table(&store->conversations, "webhook_conversations", "webhook_conversations_pkey");
+	wahook_open_table(&store->inbox, "webhook_inbox", "webhook_inbox_pkey");
+	wahook_open_table(&store->queue, "webhook_conversation_queue",
+					  "webhook_conversation_queue_pkey");
 }
 
-/* Looks at a conversation as wahook_peek_row() does, and reads its row when there is one. */
+void
+wahook_close_store(wahook_Store *store)
+{
+	wahook_close_table(&store->queue);
+	wahook_close_table(&store->inbox);
+	wahook_close_table(&store->conversations);
+}
+
+void
+wahook_open_conversations(wahook_RowReader *rows)
+{
+	wahook_open_rows(rows, "webhook_conversations", "webhook_conversations_pkey", RowExclusiveLock);
+}
+
+static Datum
+column(TupleTableSlot *slot, int attnum)
+{
+	bool isnull;
+	Datum value = slot_getattr(slot, attnum, &isnull);
+
+	return isnull ? (Datum) 0 : value;
+}
+
+/* A time; that of the big bang where there is none. */
+static TimestampTz
+read_time(TupleTableSlot *slot, int attnum)
+{
+	bool isnull;
+	Datum value = slot_getattr(slot, attnum, &isnull);
+
+	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+}
+
+/* A value that outlives the slot it comes from. */
+static Datum
+copy_varlena(Datum value)
+{
+	return value ? PointerGetDatum(PG_DETOAST_DATUM_COPY(value)) : (Datum) 0;
+}
+
 wahook_RowState
-wahook_peek_conversation(wahook_RowReader *reader, const pg_uuid_t *id,
+wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 						 wahook_Conversation *conversation)
 {
-	TupleTableSlot *slot = reader->slot;
+	TupleTableSlot *slot = rows->slot;
 	ScanKeyData key;
 	wahook_RowState state;
-	bool isnull;
 	Datum value;
 
-	ScanKeyInit(&key, Anum_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	state = wahook_peek_row(reader, &key, 1);
+	ScanKeyInit(&key, Anum_conversation_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	state = wahook_peek_row(rows, &key, 1);
 	memset(conversation, 0, sizeof(*conversation));
 	conversation->id = *id;
 	if (state == WAHOOK_ROW_NONE)
 		return state;
 
-	conversation->status = TextDatumGetCString(slot_getattr(slot, Anum_status, &isnull));
+	conversation->status = TextDatumGetCString(column(slot, Anum_conversation_status));
+	conversation->user_id = TextDatumGetCString(column(slot, Anum_conversation_user_id));
+	conversation->whatsapp_phone = copy_varlena(column(slot, Anum_conversation_whatsapp_phone));
+	conversation->agent_type = copy_varlena(column(slot, Anum_conversation_agent_type));
+	conversation->context = copy_varlena(column(slot, Anum_conversation_context));
 	conversation->last_activity_at =
-		DatumGetTimestampTz(slot_getattr(slot, Anum_last_activity_at, &isnull));
-	conversation->lock_token = DatumGetInt64(slot_getattr(slot, Anum_lock_token, &isnull));
-	value = slot_getattr(slot, Anum_locked_by, &isnull);
-	if (isnull)
+		DatumGetTimestampTz(column(slot, Anum_conversation_last_activity_at));
+	conversation->lock_token = DatumGetInt64(column(slot, Anum_conversation_lock_token));
+	value = column(slot, Anum_conversation_locked_by);
+	if (value == (Datum) 0)
 		return state;
 	conversation->locked = true;
 	conversation->locked_by = *DatumGetUUIDP(value);
-	value = slot_getattr(slot, Anum_locked_at, &isnull);
-	conversation->locked_at = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
-	value = slot_getattr(slot, Anum_lock_expires_at, &isnull);
-	conversation->lock_expires_at = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
-	value = slot_getattr(slot, Anum_claimed_messages, &isnull);
-	if (!isnull)
+	conversation->locked_at = read_time(slot, Anum_conversation_locked_at);
+	conversation->lock_expires_at = read_time(slot, Anum_conversation_lock_expires_at);
+	value = column(slot, Anum_conversation_claimed_messages);
+	if (value)
 		conversation->claimed = DatumGetArrayTypePCopy(value);
 	return state;
 }
@@ -165,14 +146,14 @@ raise_lock_lost(const wahook_Conversation *conversation, const pg_uuid_t *lock_i
 }
 
 bool
-wahook_try_hold(wahook_RowReader *reader, const pg_uuid_t *id, const pg_uuid_t *lock_id,
+wahook_try_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lock_id,
 				wahook_Conversation *conversation)
 {
-	wahook_RowState state = wahook_peek_conversation(reader, id, conversation);
+	wahook_RowState state = wahook_peek_conversation(rows, id, conversation);
 
 	if (state == WAHOOK_ROW_NONE || !held_by(conversation, lock_id))
 		return false;
-	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(reader))
+	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(rows))
 		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 						errmsg("conversation %s is being changed by another transaction",
 							   wahook_uuid_text(id)),
@@ -181,23 +162,11 @@ wahook_try_hold(wahook_RowReader *reader, const pg_uuid_t *id, const pg_uuid_t *
 	return true;
 }
 
-static bool
-try_hold_one(const pg_uuid_t *id, const pg_uuid_t *lock_id, wahook_Conversation *conversation)
-{
-	wahook_RowReader reader;
-	bool held;
-
-	wahook_open_conversations(&reader);
-	held = wahook_try_hold(&reader, id, lock_id, conversation);
-	wahook_close_rows(&reader);
-	return held;
-}
-
 void
-wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
-						 wahook_Conversation *conversation)
+wahook_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lock_id,
+			wahook_Conversation *conversation)
 {
-	if (try_hold_one(id, lock_id, conversation))
+	if (wahook_try_hold(rows, id, lock_id, conversation))
 		return;
 	if (conversation->status == NULL)
 		ereport(ERROR, (errcode(WAHOOK_UNKNOWN_CONVERSATION),
@@ -206,43 +175,136 @@ wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
 	raise_lock_lost(conversation, lock_id);
 }
 
-Datum
-wahook_uuid_array(const pg_uuid_t *ids, int n)
+void
+wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
+						 wahook_Conversation *conversation)
 {
-	Datum *elements = palloc(n * sizeof(Datum));
+	wahook_RowReader rows;
 
-	for (int i = 0; i < n; i++)
-		elements[i] = UUIDPGetDatum(&ids[i]);
-	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	wahook_open_conversations(&rows);
+	wahook_hold(&rows, id, lock_id, conversation);
+	wahook_close_rows(&rows);
+}
+
+/* lock_id null: nobody's. */
+static void
+write_lock(wahook_Store *store, const pg_uuid_t *lock_id, int64 token, TimestampTz now,
+		   TimestampTz expires_at, Datum claimed)
+{
+	Datum values[WAHOOK_MAX_COLUMNS] = {0};
+	bool nulls[WAHOOK_MAX_COLUMNS] = {0};
+	bool replace[WAHOOK_MAX_COLUMNS] = {0};
+
+#define SET(attnum, value, isnull) \
+	(values[(attnum) -1] = (value), nulls[(attnum) -1] = (isnull), replace[(attnum) -1] = true)
+
+	SET(Anum_conversation_locked_by, UUIDPGetDatum(lock_id), lock_id == NULL);
+	SET(Anum_conversation_locked_at, TimestampTzGetDatum(now), lock_id == NULL);
+	SET(Anum_conversation_lock_expires_at, TimestampTzGetDatum(expires_at), lock_id == NULL);
+	SET(Anum_conversation_claimed_messages, claimed, claimed == (Datum) 0);
+	if (lock_id != NULL)
+		SET(Anum_conversation_lock_token, Int64GetDatum(token), false);
+	SET(Anum_conversation_last_activity_at, TimestampTzGetDatum(now), false);
+	SET(Anum_conversation_updated_at, TimestampTzGetDatum(now), false);
+#undef SET
+	wahook_update_row(&store->conversations, values, nulls, replace);
 }
 
 void
-wahook_park(Datum ids, Datum services, TimestampTz due_at)
+wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
+				  const pg_uuid_t *lock_id, TimestampTz now, TimestampTz expires_at, Datum claimed)
 {
-	Datum values[] = {ids, services, TimestampTzGetDatum(due_at)};
+	write_lock(store, lock_id, conversation->lock_token + 1, now, expires_at, claimed);
+}
 
-	wahook_execute(&park_plan, values, NULL);
+static void
+init_conversation_key(ScanKey key, const pg_uuid_t *id)
+{
+	ScanKeyInit(key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+}
+
+/*
+ * Takes the conversation's rows out of the queue. One that another transaction has locked is left:
+ * it is looked at once more than needed, and then removed.
+ */
+static void
+delete_queue_rows(wahook_Store *store, const pg_uuid_t *id, Snapshot snapshot)
+{
+	ScanKeyData key;
+	IndexScanDesc scan;
+
+	init_conversation_key(&key, id);
+	scan = wahook_begin_scan(&store->queue.rows, snapshot, &key, 1);
+	while (wahook_next_row(&store->queue.rows, scan))
+		(void) wahook_delete_row(&store->queue);
+	index_endscan(scan);
 }
 
 void
-wahook_requeue(Datum ids)
+wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
+						  TimestampTz due_at)
 {
-	wahook_execute(&requeue_plan, &ids, NULL);
+	Datum values[WAHOOK_MAX_COLUMNS];
+	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+
+	values[Anum_queue_conversation_id - 1] = UUIDPGetDatum(id);
+	values[Anum_queue_seq - 1] =
+		Int64GetDatum(nextval_internal(wahook_relation("webhook_conversation_queue_seq"), false));
+	values[Anum_queue_service - 1] = service;
+	values[Anum_queue_due_at - 1] = TimestampTzGetDatum(due_at);
+	wahook_insert_row(queue, values, nulls, Natts_queue);
 }
 
 void
-wahook_give_locks_back(Datum ids)
+wahook_park(wahook_Store *store, const pg_uuid_t *id, const char *service, TimestampTz due_at)
 {
-	Datum values[] = {ids, TimestampTzGetDatum(GetCurrentTimestamp())};
+	PushActiveSnapshot(GetLatestSnapshot());
+	delete_queue_rows(store, id, GetActiveSnapshot());
+	PopActiveSnapshot();
+	wahook_queue_conversation(&store->queue, id, CStringGetTextDatum(service), due_at);
+}
 
-	wahook_execute(&unlock_plan, values, NULL);
-	wahook_requeue(ids);
+/*
+ * Both halves see one snapshot, taken after the unlock: a queue row that is deleted here was
+ * committed with its inbox row, so that row is seen too. What commits later brings its own.
+ */
+void
+wahook_requeue(wahook_Store *store, const pg_uuid_t *id)
+{
+	wahook_RowReader *inbox = &store->inbox.rows;
+	ScanKeyData key;
+	IndexScanDesc scan;
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	delete_queue_rows(store, id, GetActiveSnapshot());
+	init_conversation_key(&key, id);
+	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), &key, 1);
+	if (wahook_next_row(inbox, scan))
+		wahook_queue_conversation(&store->queue, id, column(inbox->slot, Anum_inbox_service),
+								  read_time(inbox->slot, Anum_inbox_enqueued_at));
+	index_endscan(scan);
+	PopActiveSnapshot();
+}
+
+void
+wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now)
+{
+	write_lock(store, NULL, 0, now, now, (Datum) 0);
+	wahook_requeue(store, id);
 }
 
 void
 wahook_give_lock_back(const pg_uuid_t *id)
 {
-	wahook_give_locks_back(wahook_uuid_array(id, 1));
+	wahook_Store store;
+	wahook_Conversation conversation;
+
+	CommandCounterIncrement();
+	wahook_open_store(&store);
+	(void) wahook_peek_conversation(&store.conversations.rows, id, &conversation);
+	wahook_unlock(&store, id, GetCurrentTimestamp());
+	wahook_close_store(&store);
 }
 
 int64
@@ -266,25 +328,22 @@ wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	wahook_Conversation conversation;
-	wahook_RowReader reader;
-	Datum service = CStringGetTextDatum("default");
-	Datum values[] = {UUIDPGetDatum(id), UUIDPGetDatum(lock_id), TimestampTzGetDatum(now),
-					  TimestampTzGetDatum(now + lease_us)};
+	wahook_Store store;
 	bool taken;
 
-	wahook_open_conversations(&reader);
-	taken = wahook_peek_conversation(&reader, id, &conversation) == WAHOOK_ROW_STEADY &&
-			wahook_lock_is_free(&conversation, now) && wahook_try_lock_row(&reader);
-	wahook_close_rows(&reader);
-	if (!taken)
-		return false;
-
-	wahook_expire_claim(&conversation, now);
-	wahook_execute(&lock_plan, values, NULL);
-	wahook_park(wahook_uuid_array(id, 1),
-				PointerGetDatum(construct_array(&service, 1, TEXTOID, -1, false, TYPALIGN_INT)),
-				now + lease_us);
-	return true;
+	wahook_open_store(&store);
+	taken = wahook_peek_conversation(&store.conversations.rows, id, &conversation) ==
+				WAHOOK_ROW_STEADY &&
+			wahook_lock_is_free(&conversation, now) &&
+			wahook_try_lock_row(&store.conversations.rows);
+	if (taken)
+	{
+		wahook_expire_claim(&conversation, now);
+		wahook_write_lock(&store, &conversation, lock_id, now, now + lease_us, (Datum) 0);
+		wahook_park(&store, id, "default", now + lease_us);
+	}
+	wahook_close_store(&store);
+	return taken;
 }
 
 static void
@@ -319,12 +378,15 @@ wahook_release_conversation_lock(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *id = PG_GETARG_UUID_P(0);
 	wahook_Conversation conversation;
+	wahook_Store store;
 	bool held;
 
 	wahook_begin(fcinfo);
-	held = try_hold_one(id, PG_GETARG_UUID_P(1), &conversation);
+	wahook_open_store(&store);
+	held = wahook_try_hold(&store.conversations.rows, id, PG_GETARG_UUID_P(1), &conversation);
 	if (held)
-		wahook_give_lock_back(id);
+		wahook_unlock(&store, id, GetCurrentTimestamp());
+	wahook_close_store(&store);
 	wahook_end();
 	PG_RETURN_BOOL(held);
 }
@@ -336,20 +398,31 @@ wahook_renew_conversation_lock(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz expires_at;
 	wahook_Conversation conversation;
+	wahook_Table conversations;
 	bool held;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	expires_at = now + wahook_lease_us(PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2));
 	wahook_begin(fcinfo);
-	held = try_hold_one(PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1), &conversation);
+	wahook_open_table(&conversations, "webhook_conversations", "webhook_conversations_pkey");
+	held = wahook_try_hold(&conversations.rows, PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1),
+						   &conversation);
 	if (held)
 	{
-		Datum values[] = {PG_GETARG_DATUM(0), TimestampTzGetDatum(expires_at),
-						  TimestampTzGetDatum(now)};
+		Datum values[WAHOOK_MAX_COLUMNS] = {[Anum_conversation_lock_expires_at - 1] =
+												TimestampTzGetDatum(expires_at),
+											[Anum_conversation_last_activity_at - 1] =
+												TimestampTzGetDatum(now)};
+		static const bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+		static const bool replace[WAHOOK_MAX_COLUMNS] = {[Anum_conversation_lock_expires_at - 1] =
+															 true,
+														 [Anum_conversation_last_activity_at - 1] =
+															 true};
 
-		wahook_execute(&renew_plan, values, NULL);
+		wahook_update_row(&conversations, values, nulls, replace);
 	}
+	wahook_close_table(&conversations);
 	wahook_end();
 	if (!held)
 		PG_RETURN_NULL();

@@ -15,14 +15,18 @@
 #include "utils/array.h"
 #include "utils/uuid.h"
 
-#include "core/row.h"
+#include "core/table.h"
 
 /* A conversation's row as it was seen. Strings and arrays are palloc'd. */
 typedef struct wahook_Conversation
 {
 	pg_uuid_t id;
 	char *status; /* null: there is no such conversation */
-	bool locked;  /* by anybody, whether the lease is over or not */
+	char *user_id;
+	Datum whatsapp_phone; /* text; 0: null */
+	Datum agent_type;     /* text; 0: null */
+	Datum context;        /* jsonb */
+	bool locked;          /* by anybody, whether the lease is over or not */
 	pg_uuid_t locked_by;
 	TimestampTz locked_at;
 	TimestampTz lock_expires_at;
@@ -31,8 +35,22 @@ typedef struct wahook_Conversation
 	ArrayType *claimed; /* webhook_inbox.seq, bigint[]; null: none */
 } wahook_Conversation;
 
-extern void wahook_open_conversations(wahook_RowReader *reader);
-extern wahook_RowState wahook_peek_conversation(wahook_RowReader *reader, const pg_uuid_t *id,
+/* The tables of locks, open for a call. */
+typedef struct wahook_Store
+{
+	wahook_Table conversations;
+	wahook_Table inbox;
+	wahook_Table queue;
+} wahook_Store;
+
+extern void wahook_open_store(wahook_Store *store);
+extern void wahook_close_store(wahook_Store *store);
+
+/* For look-ups and row locks alone. */
+extern void wahook_open_conversations(wahook_RowReader *rows);
+
+/* Looks at a conversation as wahook_peek_row() does, and reads its row when there is one. */
+extern wahook_RowState wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 												wahook_Conversation *conversation);
 
 /* Whether the lock is free to be taken at the given time. */
@@ -43,12 +61,36 @@ extern bool wahook_lock_is_free(const wahook_Conversation *conversation, Timesta
  * lock_id does not hold it or there is no such conversation. Error 55P03 when another transaction
  * is changing the row.
  */
-extern bool wahook_try_hold(wahook_RowReader *reader, const pg_uuid_t *id, const pg_uuid_t *lock_id,
+extern bool wahook_try_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lock_id,
 							wahook_Conversation *conversation);
 
-/* The same for one conversation; errors WH002 and WH003 where the other answers false. */
+/* The same; errors WH002 and WH003 where the other answers false. */
+extern void wahook_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lock_id,
+						wahook_Conversation *conversation);
+
+/* Writes the lock to the conversation that was row-locked last. claimed: bigint[], 0: none. */
+extern void wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
+							  const pg_uuid_t *lock_id, TimestampTz now, TimestampTz expires_at,
+							  Datum claimed);
+
+/* Takes the lock off the conversation that was row-locked last, and queues what waits in it. */
+extern void wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now);
+
+/* Adds a queue row: look at the conversation at due_at. service: text. */
+extern void wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
+									  TimestampTz due_at);
+
+/* Makes due_at the time to look at the conversation next. */
+extern void wahook_park(wahook_Store *store, const pg_uuid_t *id, const char *service,
+						TimestampTz due_at);
+
+/* Puts the conversation in the queue where messages wait in it, else out of it. */
+extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *id);
+
+/* For other rooms, a conversation at a time: as above, with a store of their own. */
 extern void wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
 									 wahook_Conversation *conversation);
+extern void wahook_give_lock_back(const pg_uuid_t *id);
 
 /*
  * Takes the lock when it is free or its lease has run out, for lease_us microseconds. False when
@@ -56,22 +98,7 @@ extern void wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_
  */
 extern bool wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us);
 
-/*
- * Gives locks back, and puts the conversations where messages wait in the queue again. The caller
- * must hold them (wahook_hold_conversation in the same transaction). ids: uuid[].
- */
-extern void wahook_give_locks_back(Datum ids);
-extern void wahook_give_lock_back(const pg_uuid_t *id);
-
-/* Puts row-locked free conversations in the queue where messages wait in them, else out of it. */
-extern void wahook_requeue(Datum ids);
-
-/* Makes due_at the time of the conversations' next look-up: uuid[], text[], one time for all. */
-extern void wahook_park(Datum ids, Datum services, TimestampTz due_at);
-
 /* p_lease in microseconds, or the default where it is null. Error 22023 when out of bounds. */
 extern int64 wahook_lease_us(const Interval *lease);
-
-extern Datum wahook_uuid_array(const pg_uuid_t *ids, int n);
 
 #endif

@@ -11,18 +11,9 @@
 #include "utils/datetime.h"
 #include "utils/json.h"
 
+#include "conversation/columns.h"
 #include "core/compat.h"
 #include "core/uuid.h"
-
-/* Columns of processed_webhook_messages; new ones are only ever added at the end. */
-enum
-{
-	Anum_whatsapp_message_id = 2,
-	Anum_correlation_id = 3,
-	Anum_received_at = 5,
-	Anum_kind = 6,
-	Anum_payload = 8
-};
 
 PG_FUNCTION_INFO_V1(wahook_message_json);
 
@@ -120,12 +111,14 @@ wahook_message_json(PG_FUNCTION_ARGS)
 	wahook_Message message = {.attempt = PG_GETARG_INT32(1)};
 
 	message.whatsapp_message_id =
-		DatumGetTextPP(GetAttributeByNum(row, Anum_whatsapp_message_id, &isnull));
-	message.correlation_id = DatumGetUUIDP(GetAttributeByNum(row, Anum_correlation_id, &isnull));
-	message.received_at = DatumGetTimestampTz(GetAttributeByNum(row, Anum_received_at, &isnull));
-	value = GetAttributeByNum(row, Anum_kind, &isnull);
+		DatumGetTextPP(GetAttributeByNum(row, Anum_message_whatsapp_message_id, &isnull));
+	message.correlation_id =
+		DatumGetUUIDP(GetAttributeByNum(row, Anum_message_correlation_id, &isnull));
+	message.received_at =
+		DatumGetTimestampTz(GetAttributeByNum(row, Anum_message_received_at, &isnull));
+	value = GetAttributeByNum(row, Anum_message_kind, &isnull);
 	message.kind = isnull ? NULL : DatumGetTextPP(value);
-	value = GetAttributeByNum(row, Anum_payload, &isnull);
+	value = GetAttributeByNum(row, Anum_message_payload, &isnull);
 	message.payload = isnull ? NULL : DatumGetJsonbP(value);
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);

@@ -33,20 +33,24 @@ CREATE TRIGGER webhook_conversations_identities
 CREATE FUNCTION @extschema@.webhook_lock_directly()
 	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS $$
+DECLARE
+	lease_end timestamptz := coalesce(NEW.locked_at, clock_timestamp())
+		+ current_setting('wahook.lock_timeout')::interval;
 BEGIN
-	NEW.locked_at := coalesce(NEW.locked_at, clock_timestamp());
-	NEW.lock_expires_at := NEW.locked_at + current_setting('wahook.lock_timeout')::interval;
-	NEW.lock_token := OLD.lock_token + 1;
+	UPDATE @extschema@.webhook_conversations
+		SET locked_at = coalesce(locked_at, clock_timestamp()), lock_expires_at = lease_end,
+			lock_token = lock_token + 1
+		WHERE id = NEW.id;
 	INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)
-		VALUES (NEW.id, NEW.lock_expires_at);
-	RETURN NEW;
+		VALUES (NEW.id, lease_end);
+	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.webhook_lock_directly() IS
 	'trigger: a lock that is written directly has a lease, a token and an end like any other';
--- The calls that lock raise the token themselves.
+-- The trigger's own update raises the token, and so does not fire it again.
 CREATE TRIGGER webhook_conversations_lock
-	BEFORE UPDATE OF locked_by, locked_at ON @extschema@.webhook_conversations
+	AFTER UPDATE OF locked_by, locked_at ON @extschema@.webhook_conversations
 	FOR EACH ROW
 	WHEN (NEW.locked_by IS NOT NULL AND NEW.lock_token = OLD.lock_token
 		AND (NEW.locked_by, NEW.locked_at) IS DISTINCT FROM (OLD.locked_by, OLD.locked_at))

@@ -28,6 +28,12 @@
 	extern int no_such_variable
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#define wahook_init_epq(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
+#else
+#define wahook_init_epq(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
 #if PG_VERSION_NUM >= 180000
 #define wahook_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)

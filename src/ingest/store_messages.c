@@ -6,11 +6,14 @@
 #include <stdarg.h>
 
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "conversation/columns.h"
+#include "conversation/lock.h"
 #include "core/event.h"
 #include "core/plan.h"
 #include "core/uuid.h"
@@ -31,20 +34,6 @@ static wahook_Plan accept_plan =
 	 7,
 	 {UUIDARRAYOID, TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, JSONBARRAYOID, UUIDOID,
 	  TIMESTAMPTZOID}};
-
-static wahook_Plan enqueue_plan =
-	{"INSERT INTO @extschema@.webhook_inbox (conversation_id, message_id, enqueued_at, user_id,"
-	 " whatsapp_phone)"
-	 " SELECT m.conversation_id, m.id, $5, m.user_id, m.phone"
-	 " FROM unnest($1, $2, $3, $4) AS m (conversation_id, id, user_id, phone)",
-	 5,
-	 {UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}};
-
-static wahook_Plan queue_plan =
-	{"INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)"
-	 " SELECT id, $2 FROM unnest($1) AS c (id)",
-	 2,
-	 {UUIDARRAYOID, TIMESTAMPTZOID}};
 
 Datum
 wahook_build_payload(const char *key, wahook_Span value, ...)
@@ -169,43 +158,48 @@ is_accepted(const wahook_Outcome *message)
 	return message->outcome[0] == 'a';
 }
 
+static void
+set_text(Datum *values, bool *nulls, int attnum, const char *value)
+{
+	nulls[attnum - 1] = value == NULL;
+	values[attnum - 1] = value ? CStringGetTextDatum(value) : (Datum) 0;
+}
+
 /* The accepted messages into the inbox, in the order of the delivery. */
 static void
 enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 {
-	wahook_Column conversations;
-	wahook_Column ids;
-	wahook_Column user_ids;
-	wahook_Column phones;
-	Datum values[5];
+	Oid sequence = wahook_relation("webhook_inbox_seq");
+	Datum values[WAHOOK_MAX_COLUMNS];
+	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+	wahook_Table inbox;
 
-	wahook_start_column(&conversations, UUIDOID, n);
-	wahook_start_column(&ids, UUIDOID, n);
-	wahook_start_column(&user_ids, TEXTOID, n);
-	wahook_start_column(&phones, TEXTOID, n);
+	wahook_open_table(&inbox, "webhook_inbox", "webhook_inbox_pkey");
+	values[Anum_inbox_service - 1] = CStringGetTextDatum("default");
+	values[Anum_inbox_attempts - 1] = Int32GetDatum(0);
+	values[Anum_inbox_losses - 1] = Int32GetDatum(0);
+	values[Anum_inbox_enqueued_at - 1] = TimestampTzGetDatum(intake->now);
 	for (int i = 0; i < n; i++)
 	{
 		const wahook_Update *update = messages[i]->update;
+		bool announce = messages[i]->announce;
 
 		if (!is_accepted(messages[i]))
 			continue;
-		wahook_add_uuid(&conversations, &messages[i]->conversation_id);
-		wahook_add_uuid(&ids, &messages[i]->message_id);
-		wahook_add_text(&user_ids, !messages[i]->announce ? NULL
-								   : update->new_user_id  ? update->new_user_id
-														  : update->user_id);
-		wahook_add_text(&phones, !messages[i]->announce ? NULL
-								 : update->new_phone    ? update->new_phone
-														: update->phone);
+		values[Anum_inbox_conversation_id - 1] = UUIDPGetDatum(&messages[i]->conversation_id);
+		values[Anum_inbox_seq - 1] = Int64GetDatum(nextval_internal(sequence, false));
+		values[Anum_inbox_message_id - 1] = UUIDPGetDatum(&messages[i]->message_id);
+		set_text(values, nulls, Anum_inbox_user_id,
+				 !announce             ? NULL
+				 : update->new_user_id ? update->new_user_id
+									   : update->user_id);
+		set_text(values, nulls, Anum_inbox_whatsapp_phone,
+				 !announce           ? NULL
+				 : update->new_phone ? update->new_phone
+									 : update->phone);
+		wahook_insert_row(&inbox, values, nulls, Natts_inbox);
 	}
-	if (ids.n == 0)
-		return;
-	values[0] = wahook_finish_column(&conversations);
-	values[1] = wahook_finish_column(&ids);
-	values[2] = wahook_finish_column(&user_ids);
-	values[3] = wahook_finish_column(&phones);
-	values[4] = TimestampTzGetDatum(intake->now);
-	wahook_execute(&enqueue_plan, values, NULL);
+	wahook_close_table(&inbox);
 }
 
 static int
@@ -219,8 +213,8 @@ static void
 queue_conversations(wahook_Intake *intake, wahook_Outcome **messages, int n)
 {
 	pg_uuid_t *ids = palloc_array(pg_uuid_t, n);
-	wahook_Column distinct;
-	Datum values[2];
+	Datum service = CStringGetTextDatum("default");
+	wahook_Table queue;
 	int nids = 0;
 
 	for (int i = 0; i < n; i++)
@@ -229,13 +223,11 @@ queue_conversations(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	if (nids == 0)
 		return;
 	qsort(ids, nids, sizeof(pg_uuid_t), compare_uuids);
-	wahook_start_column(&distinct, UUIDOID, nids);
+	wahook_open_table(&queue, "webhook_conversation_queue", "webhook_conversation_queue_pkey");
 	for (int i = 0; i < nids; i++)
 		if (i == 0 || compare_uuids(&ids[i - 1], &ids[i]) != 0)
-			wahook_add_uuid(&distinct, &ids[i]);
-	values[0] = wahook_finish_column(&distinct);
-	values[1] = TimestampTzGetDatum(intake->now);
-	wahook_execute(&queue_plan, values, NULL);
+			wahook_queue_conversation(&queue, &ids[i], service, intake->now);
+	wahook_close_table(&queue);
 }
 
 static void

@@ -1,0 +1,49 @@
+/*
+ * Writing rows of the extension's tables directly, as replication does: what the executor does for
+ * a row, without planning, starting and ending a statement for it. For the hot path only.
+ */
+#ifndef WAHOOK_TABLE_H
+#define WAHOOK_TABLE_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "executor/executor.h"
+#include "utils/snapshot.h"
+
+#include "core/row.h"
+
+/* Arrays of values have room for columns that a later version adds. */
+#define WAHOOK_MAX_COLUMNS 32
+
+typedef struct wahook_Table
+{
+	wahook_RowReader rows; /* rows.slot: the row that was found last */
+	EState *estate;
+	ResultRelInfo *info;
+	EPQState epq;
+	TupleTableSlot *new_row;
+} wahook_Table;
+
+/* index: the one for look-ups. */
+extern void wahook_open_table(wahook_Table *table, const char *name, const char *index);
+extern void wahook_close_table(wahook_Table *table);
+
+extern IndexScanDesc wahook_begin_scan(wahook_RowReader *rows, Snapshot snapshot, ScanKey keys,
+									   int nkeys);
+extern bool wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan);
+
+/* values and nulls hold WAHOOK_MAX_COLUMNS; columns after the first n are null. */
+extern void wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n);
+
+/* Changes the columns marked in replace of rows.slot, which the caller has locked. */
+extern void wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls,
+							  const bool *replace);
+
+/*
+ * Deletes rows.slot, of a table without triggers. False when another transaction has it, or has
+ * deleted it since.
+ */
+extern bool wahook_delete_row(wahook_Table *table);
+
+#endif
