@@ -77,12 +77,12 @@ push_members(JsonbParseState **state, Jsonb *object)
 void
 wahook_push_message(JsonbParseState **state, const wahook_Message *message)
 {
-	char received_at[MAXDATELEN + 1];
+	char *received_at;
 	char *correlation_id = wahook_uuid_text(message->correlation_id);
 	JsonbValue attempt;
 
-	JsonEncodeDateTime(received_at, TimestampTzGetDatum(message->received_at), TIMESTAMPTZOID,
-					   NULL);
+	received_at =
+		JsonEncodeDateTime(NULL, TimestampTzGetDatum(message->received_at), TIMESTAMPTZOID, NULL);
 	attempt.type = jbvNumeric;
 	attempt.val.numeric = int64_to_numeric(message->attempt);
 
