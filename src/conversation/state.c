@@ -120,11 +120,13 @@ wahook_audit_status(PG_FUNCTION_ARGS)
 	char nulls[] = "      ";
 	bool isnull;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function \"%s\" must be called as an update trigger",
-							   "webhook_audit_status")));
 	wahook_begin(fcinfo);
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != wahook_relation("webhook_conversations"))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" is a row trigger of webhook_conversations only",
+							   "webhook_audit_status")));
 	desc = RelationGetDescr(trigger->tg_relation);
 	values[0] = SPI_getbinval(trigger->tg_newtuple, desc, Anum_id, &isnull);
 	values[1] = SPI_getbinval(trigger->tg_trigtuple, desc, Anum_status, &isnull);
