@@ -18,7 +18,9 @@ OBJS = $(patsubst %.c,%.o,src/wahook.c $(sort $(wildcard src/*/*.c)))
 SQL_PARTS = src/core/install.sql \
 	src/conversation/tables.sql src/ingest/tables.sql src/retry/tables.sql src/agent/tables.sql \
 	src/conversation/state.sql src/conversation/functions.sql src/conversation/triggers.sql \
-	src/ingest/functions.sql
+	src/ingest/functions.sql \
+	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
+	src/retry/service.sql src/retry/processor.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS =
