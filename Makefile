@@ -23,9 +23,9 @@ SQL_PARTS = src/core/install.sql \
 	src/retry/service.sql src/retry/processor.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
-REGRESS =
+REGRESS = install conversation_state dead_letters dead_letters_admin
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
-REGRESS_SERVICE =
+REGRESS_SERVICE = conversation_state dead_letters
 
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)

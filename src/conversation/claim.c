@@ -20,7 +20,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "conversation/columns.h"
 #include "conversation/expire.h"
 #include "conversation/lock.h"
 #include "conversation/message.h"
@@ -29,7 +28,9 @@
 #include "core/event.h"
 #include "core/plan.h"
 #include "core/settings.h"
+#include "core/tables.h"
 #include "core/uuid.h"
+#include "ingest/identity.h"
 
 /* How many due queue rows are looked at in one go when many of them can't be claimed. */
 #define MAX_DUE_BATCH 64
@@ -85,27 +86,6 @@ static wahook_Plan new_identity_plan =
 	 " whatsapp_phone = coalesce($3, whatsapp_phone) WHERE id = $1",
 	 3,
 	 {UUIDOID, TEXTOID, TEXTOID}};
-
-/*
- * A delivery can land in a conversation that another transaction was creating, and that then
- * rolled back: the messages are there, the conversation is not. Their first claim creates it.
- */
-static wahook_Plan create_missing_plan =
-	{"WITH missing AS ("
-	 "SELECT coalesce(i.user_id, i.whatsapp_phone, '') AS user_id, i.whatsapp_phone,"
-	 " p.payload->'metadata'->>'phone_number_id' AS phone_number_id"
-	 " FROM @extschema@.webhook_inbox i"
-	 " LEFT JOIN @extschema@.processed_webhook_messages p ON p.id = i.message_id"
-	 " WHERE i.conversation_id = $1 ORDER BY i.conversation_id, i.seq LIMIT 1"
-	 "), known AS ("
-	 "INSERT INTO @extschema@.webhook_identities (phone_number_id, identity, kind, conversation_id)"
-	 " SELECT coalesce(m.phone_number_id, ''), v.identity, v.kind, $1 FROM missing m"
-	 " CROSS JOIN LATERAL (VALUES (m.whatsapp_phone, 'phone'), (m.user_id, 'user_id'))"
-	 " AS v (identity, kind) WHERE v.identity <> '' ON CONFLICT DO NOTHING)"
-	 " INSERT INTO @extschema@.webhook_conversations (id, user_id, whatsapp_phone, phone_number_id)"
-	 " SELECT $1, user_id, whatsapp_phone, phone_number_id FROM missing ON CONFLICT DO NOTHING",
-	 1,
-	 {UUIDOID}};
 
 /*
  * Finds the message of the inbox row in the slot, and copies it: what is built of it outlives the
@@ -264,9 +244,7 @@ claim_conversation(Claim *claim, const pg_uuid_t *id, TimestampTz *until)
 	*until = DT_NOBEGIN;
 	if (state == WAHOOK_ROW_NONE)
 	{
-		Datum values[] = {UUIDPGetDatum(id)};
-
-		wahook_execute(&create_missing_plan, values, NULL);
+		wahook_create_joined_conversation(id);
 		CommandCounterIncrement();
 		state = wahook_peek_conversation(rows, id, &conversation);
 	}

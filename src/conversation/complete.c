@@ -19,11 +19,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "conversation/columns.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
 #include "core/settings.h"
+#include "core/tables.h"
 #include "core/uuid.h"
 
 /* What one call completes with: the tables it writes to, and what is the same for all messages. */

@@ -30,6 +30,17 @@ CREATE FUNCTION @extschema@.claim_conversations(
 COMMENT ON FUNCTION @extschema@.claim_conversations(integer, uuid, text, interval) IS
 	'locks the longest-waiting free conversations, all under one lock id, and hands over their messages in order; never waits';
 
+CREATE FUNCTION @extschema@.receive_and_claim_webhook(
+	p_body text, p_signature text DEFAULT NULL, p_correlation_id uuid DEFAULT NULL,
+	p_lock_id uuid DEFAULT NULL)
+	RETURNS TABLE (conversation_id uuid, lock_id uuid, lock_token bigint,
+		lock_expires_at timestamptz, user_id text, whatsapp_phone text, agent_type text,
+		service text, conversation_context jsonb, messages jsonb)
+	AS 'MODULE_PATHNAME', 'wahook_receive_and_claim_webhook'
+	LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION @extschema@.receive_and_claim_webhook(text, text, uuid, uuid) IS
+	'takes in a delivery and at once claims the conversations of its messages, where they are free';
+
 CREATE FUNCTION @extschema@.complete_webhook_messages(
 	p_conversation_id uuid, p_lock_id uuid, p_whatsapp_message_ids text[] DEFAULT NULL,
 	p_processing_time_ms integer DEFAULT NULL, p_release boolean DEFAULT true)

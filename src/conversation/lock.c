@@ -10,7 +10,6 @@
 
 #include "access/genam.h"
 #include "access/xact.h"
-#include "commands/sequence.h"
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -18,14 +17,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "conversation/columns.h"
 #include "conversation/expire.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/event.h"
 #include "core/plan.h"
 #include "core/settings.h"
+#include "core/tables.h"
 #include "core/uuid.h"
+#include "ingest/queue.h"
 
 PG_FUNCTION_INFO_V1(wahook_acquire_conversation_lock);
 PG_FUNCTION_INFO_V1(wahook_release_conversation_lock);
@@ -238,21 +238,6 @@ delete_queue_rows(wahook_Store *store, const pg_uuid_t *id, Snapshot snapshot)
 	while (wahook_next_row(&store->queue.rows, scan))
 		(void) wahook_delete_row(&store->queue);
 	index_endscan(scan);
-}
-
-void
-wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
-						  TimestampTz due_at)
-{
-	Datum values[WAHOOK_MAX_COLUMNS];
-	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
-
-	values[Anum_queue_conversation_id - 1] = UUIDPGetDatum(id);
-	values[Anum_queue_seq - 1] =
-		Int64GetDatum(nextval_internal(wahook_relation("webhook_conversation_queue_seq"), false));
-	values[Anum_queue_service - 1] = service;
-	values[Anum_queue_due_at - 1] = TimestampTzGetDatum(due_at);
-	wahook_insert_row(queue, values, nulls, Natts_queue);
 }
 
 void

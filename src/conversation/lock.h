@@ -76,10 +76,6 @@ extern void wahook_write_lock(wahook_Store *store, const wahook_Conversation *co
 /* Takes the lock off the conversation that was row-locked last, and queues what waits in it. */
 extern void wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now);
 
-/* Adds a queue row: look at the conversation at due_at. service: text. */
-extern void wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
-									  TimestampTz due_at);
-
 /* Makes due_at the time to look at the conversation next. */
 extern void wahook_park(wahook_Store *store, const pg_uuid_t *id, const char *service,
 						TimestampTz due_at);

@@ -11,8 +11,8 @@
 #include "utils/datetime.h"
 #include "utils/json.h"
 
-#include "conversation/columns.h"
 #include "core/compat.h"
+#include "core/tables.h"
 #include "core/uuid.h"
 
 PG_FUNCTION_INFO_V1(wahook_message_json);

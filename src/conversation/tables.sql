@@ -8,8 +8,8 @@ CREATE TABLE @extschema@.webhook_conversations (
 	status text NOT NULL DEFAULT 'active'
 		CHECK (status IN ('active', 'pending', 'processing', 'completed', 'timeout', 'error')),
 	last_activity_at timestamptz NOT NULL DEFAULT now(),
-	retry_count integer NOT NULL DEFAULT 0 CHECK (retry_count >= 0),
-	error_count integer NOT NULL DEFAULT 0 CHECK (error_count >= 0),
+	retry_count integer NOT NULL DEFAULT 0,
+	error_count integer NOT NULL DEFAULT 0,
 	locked_by uuid,
 	locked_at timestamptz,
 	conversation_context jsonb NOT NULL DEFAULT '{}',
@@ -20,6 +20,7 @@ CREATE TABLE @extschema@.webhook_conversations (
 	lock_expires_at timestamptz,
 	claimed_messages bigint[]
 ) WITH (fillfactor = 50);
+-- Each CHECK is read and evaluated at every lock and release: there is one, the contract's.
 -- No index may cover a column that locking changes (locked_*, lock_*, claimed_messages,
 -- last_activity_at, updated_at): those updates must stay HOT.
 CREATE INDEX webhook_conversations_user_idx

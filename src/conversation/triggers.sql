@@ -1,29 +1,8 @@
 -- Conversations that are written to directly, as the first generation of callers does.
 
-CREATE FUNCTION @extschema@.webhook_normalize_identity(p_identity text)
-	RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS $$
-	SELECT CASE WHEN p_identity ~ '^[-+ ()0-9]*[0-9][-+ ()0-9]*$'
-		THEN regexp_replace(p_identity, '[^0-9]', '', 'g') ELSE p_identity END
-	$$;
-COMMENT ON FUNCTION @extschema@.webhook_normalize_identity(text) IS
-	'a phone number as its digits alone; any other id as it is';
-
 CREATE FUNCTION @extschema@.webhook_register_identities()
-	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	INSERT INTO @extschema@.webhook_identities (phone_number_id, identity, kind, conversation_id)
-		SELECT DISTINCT ON (i.identity) coalesce(NEW.phone_number_id, ''), i.identity,
-			CASE WHEN i.identity ~ '^[0-9]' THEN 'phone' ELSE 'user_id' END, NEW.id
-		FROM (VALUES (@extschema@.webhook_normalize_identity(NEW.user_id)),
-			(@extschema@.webhook_normalize_identity(NEW.whatsapp_phone))) AS i (identity)
-		WHERE i.identity <> ''
-		ORDER BY i.identity
-		ON CONFLICT DO NOTHING;
-	RETURN NULL;
-END
-$$;
+	RETURNS trigger AS 'MODULE_PATHNAME', 'wahook_register_identities'
+	LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION @extschema@.webhook_register_identities() IS
 	'trigger: a conversation that is inserted directly is found by the names in its row';
 CREATE TRIGGER webhook_conversations_identities

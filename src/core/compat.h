@@ -32,6 +32,8 @@
 #define wahook_init_epq(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
 #else
 #define wahook_init_epq(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
 /* Since 16, a membership need not allow SET ROLE. Include utils/acl.h. */
 #if PG_VERSION_NUM >= 160000
 #define wahook_may_become(member, role) member_can_set_role(member, role)

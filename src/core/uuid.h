@@ -8,4 +8,7 @@
 extern void wahook_new_uuid(pg_uuid_t *uuid);
 extern char *wahook_uuid_text(const pg_uuid_t *uuid);
 
+/* uuid[] */
+extern Datum wahook_uuid_array(const pg_uuid_t *ids, int n);
+
 #endif

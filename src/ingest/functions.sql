@@ -60,17 +60,6 @@ CREATE FUNCTION @extschema@.receive_webhook(
 COMMENT ON FUNCTION @extschema@.receive_webhook(text, text, uuid) IS
 	'takes in a delivery; a row an update, its outcome accepted, duplicate, recorded or quarantined; WH001 bad signature, WH007 not JSON, WH008 too large';
 
-CREATE FUNCTION @extschema@.receive_and_claim_webhook(
-	p_body text, p_signature text DEFAULT NULL, p_correlation_id uuid DEFAULT NULL,
-	p_lock_id uuid DEFAULT NULL)
-	RETURNS TABLE (conversation_id uuid, lock_id uuid, lock_token bigint,
-		lock_expires_at timestamptz, user_id text, whatsapp_phone text, agent_type text,
-		service text, conversation_context jsonb, messages jsonb)
-	AS 'MODULE_PATHNAME', 'wahook_receive_and_claim_webhook'
-	LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION @extschema@.receive_and_claim_webhook(text, text, uuid, uuid) IS
-	'takes in a delivery and at once claims the conversations of its messages, where they are free';
-
 CREATE FUNCTION @extschema@.get_or_create_conversation(
 	p_user_id text, p_whatsapp_phone text DEFAULT NULL, p_phone_number_id text DEFAULT NULL,
 	p_agent_type text DEFAULT NULL, p_correlation_id uuid DEFAULT NULL)

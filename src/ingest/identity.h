@@ -31,4 +31,10 @@ typedef struct wahook_Sender
  */
 extern void wahook_resolve_senders(wahook_Sender *senders, int n);
 
+/*
+ * Creates a conversation that messages were received into while another transaction was creating
+ * it, which then rolled back. Leaves it to another transaction that is doing the same.
+ */
+extern void wahook_create_joined_conversation(const pg_uuid_t *id);
+
 #endif

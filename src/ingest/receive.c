@@ -1,16 +1,14 @@
 /*
  * Receiving a delivery: verified, cut up, stored, and answered with a row for each update.
  */
-#include "postgres.h"
+#include "ingest/receive.h"
 
-#include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "conversation/claim.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
@@ -18,10 +16,8 @@
 #include "core/uuid.h"
 #include "ingest/parse.h"
 #include "ingest/signature.h"
-#include "ingest/store.h"
 
 PG_FUNCTION_INFO_V1(wahook_receive_webhook);
-PG_FUNCTION_INFO_V1(wahook_receive_and_claim_webhook);
 
 /* An unsigned delivery is the caller's word alone; it counts only where no secret is set. */
 static void
@@ -69,10 +65,10 @@ body_arg(FunctionCallInfo fcinfo)
 	return body;
 }
 
-/* Stores all of a delivery. What *intake points to is in the current memory context. */
-static void
-take_in(FunctionCallInfo fcinfo, text *body, wahook_Intake *intake)
+void
+wahook_take_in(FunctionCallInfo fcinfo, wahook_Intake *intake)
 {
+	text *body = body_arg(fcinfo);
 	wahook_Delivery delivery;
 
 	wahook_parse_delivery(body, &delivery);
@@ -96,12 +92,11 @@ Datum
 wahook_receive_webhook(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	text *body = body_arg(fcinfo);
 	wahook_Intake intake;
 
 	InitMaterializedSRF(fcinfo, 0);
 	wahook_begin(fcinfo);
-	take_in(fcinfo, body, &intake);
+	wahook_take_in(fcinfo, &intake);
 	for (int i = 0; i < intake.n; i++)
 	{
 		const wahook_Outcome *outcome = &intake.outcomes[i];
@@ -121,32 +116,6 @@ wahook_receive_webhook(PG_FUNCTION_ARGS)
 		values[5] = UUIDPGetDatum(&intake.correlation_id);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
-	wahook_end();
-	return (Datum) 0;
-}
-
-/*
- * receive_and_claim_webhook(p_body, p_signature, p_correlation_id, p_lock_id) → setof claim:
- * receives, and claims the conversations of its messages where they are free.
- */
-Datum
-wahook_receive_and_claim_webhook(PG_FUNCTION_ARGS)
-{
-	text *body = body_arg(fcinfo);
-	wahook_ClaimRequest request;
-	wahook_Intake intake;
-	pg_uuid_t *ids;
-	int n = 0;
-
-	wahook_read_claim_request(fcinfo, 3, -1, &request);
-	InitMaterializedSRF(fcinfo, 0);
-	wahook_begin(fcinfo);
-	take_in(fcinfo, body, &intake);
-	ids = palloc_array(pg_uuid_t, Max(intake.n, 1));
-	for (int i = 0; i < intake.n; i++)
-		if (intake.outcomes[i].has_conversation)
-			ids[n++] = intake.outcomes[i].conversation_id;
-	wahook_claim_these(&request, ids, n, (ReturnSetInfo *) fcinfo->resultinfo);
 	wahook_end();
 	return (Datum) 0;
 }

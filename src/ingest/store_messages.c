@@ -12,12 +12,13 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
-#include "conversation/columns.h"
-#include "conversation/lock.h"
 #include "core/event.h"
 #include "core/plan.h"
+#include "core/table.h"
+#include "core/tables.h"
 #include "core/uuid.h"
-#include "ingest/columns.h"
+#include "ingest/queue.h"
+#include "core/columns.h"
 
 /*
  * In the order of the message ids, so that two deliveries with the same messages in another order

@@ -8,7 +8,7 @@
 #include "utils/timestamp.h"
 
 #include "core/plan.h"
-#include "ingest/columns.h"
+#include "core/columns.h"
 
 /*
  * The statuses of one message that come in one delivery are merged before they are written: a row

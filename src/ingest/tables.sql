@@ -17,7 +17,7 @@ COMMENT ON COLUMN @extschema@.webhook_services.run_as IS
 
 CREATE TABLE @extschema@.processed_webhook_messages (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
-	whatsapp_message_id text NOT NULL CHECK (octet_length(whatsapp_message_id) BETWEEN 1 AND 512),
+	whatsapp_message_id text NOT NULL,
 	correlation_id uuid NOT NULL DEFAULT gen_random_uuid(),
 	conversation_id uuid,
 	received_at timestamptz NOT NULL DEFAULT now(),
@@ -25,7 +25,7 @@ CREATE TABLE @extschema@.processed_webhook_messages (
 	service text NOT NULL DEFAULT 'default',
 	payload jsonb,
 	processed_at timestamptz DEFAULT now(),
-	processing_time_ms integer CHECK (processing_time_ms >= 0)
+	processing_time_ms integer
 );
 ALTER TABLE @extschema@.processed_webhook_messages
 	ADD CONSTRAINT processed_webhook_messages_whatsapp_message_id_key UNIQUE (whatsapp_message_id);

@@ -261,7 +261,7 @@ run_waiting(Run *run, const wahook_Conversation *conversation, const wahook_Hand
 		ArrayType *seqs =
 			construct_array(&seq, 1, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 
-		wahook_complete_messages(conversation, &seqs, 1,
+		wahook_complete_messages(conversation, seqs,
 								 (int) ((GetCurrentTimestamp() - started_at) / 1000));
 		run->successful++;
 		return;

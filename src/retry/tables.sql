@@ -53,7 +53,7 @@ CREATE TABLE @extschema@.webhook_delivery_attempts (
 	message_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_delivery_attempts_seq'),
 	attempt integer NOT NULL,
-	outcome text NOT NULL CHECK (outcome IN ('succeeded', 'failed', 'lost')),
+	outcome text NOT NULL,
 	conversation_id uuid,
 	lock_token bigint,
 	service text NOT NULL DEFAULT 'default',

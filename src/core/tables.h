@@ -1,8 +1,8 @@
 /*
  * Columns of the tables that are written directly; new ones are only ever added at the end.
  */
-#ifndef WAHOOK_CONVERSATION_COLUMNS_H
-#define WAHOOK_CONVERSATION_COLUMNS_H
+#ifndef WAHOOK_TABLES_H
+#define WAHOOK_TABLES_H
 
 enum
 {
@@ -19,6 +19,13 @@ enum
 	Anum_conversation_lock_token = 15,
 	Anum_conversation_lock_expires_at = 16,
 	Anum_conversation_claimed_messages = 17
+};
+
+enum
+{
+	Anum_identity_phone_number_id = 1,
+	Anum_identity_identity = 2,
+	Anum_identity_conversation_id = 4
 };
 
 enum

@@ -1,7 +1,7 @@
 /*
  * Columns of values for statements that take a whole delivery at once.
  */
-#include "ingest/columns.h"
+#include "core/columns.h"
 
 #include "utils/array.h"
 #include "utils/builtins.h"

@@ -1,0 +1,18 @@
+/*
+ * The queue of conversations: when to look at each next.
+ */
+#ifndef WAHOOK_QUEUE_H
+#define WAHOOK_QUEUE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+#include "core/table.h"
+
+/* Adds a row: look at the conversation at due_at. service: text. */
+extern void wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
+									  TimestampTz due_at);
+
+#endif
