@@ -6,10 +6,14 @@ CREATE TABLE @extschema@.webhook_agents (
 	model text,
 	max_tokens integer NOT NULL DEFAULT 4000 CHECK (max_tokens > 0),
 	created_at timestamptz NOT NULL DEFAULT now(),
-	updated_at timestamptz NOT NULL DEFAULT now()
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	from_extension boolean NOT NULL DEFAULT false
 );
-INSERT INTO @extschema@.webhook_agents (agent_type)
-	VALUES ('waiter'), ('real_estate'), ('job_board'), ('mobility'), ('marketplace'), ('wallet');
+INSERT INTO @extschema@.webhook_agents (agent_type, from_extension)
+	SELECT agent_type, true
+	FROM unnest('{waiter,real_estate,job_board,mobility,marketplace,wallet}'::text[]) agent_type;
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_agents
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('agent_type');
 COMMENT ON TABLE @extschema@.webhook_agents IS 'the agent types; add your own as rows';
 
 CREATE TABLE @extschema@.agent_contexts (

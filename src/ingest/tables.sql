@@ -6,9 +6,12 @@ CREATE TABLE @extschema@.webhook_services (
 	run_as name,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
+	from_extension boolean NOT NULL DEFAULT false,
 	CHECK ((handler IS NULL) = (run_as IS NULL))
 );
-INSERT INTO @extschema@.webhook_services (name) VALUES ('default');
+INSERT INTO @extschema@.webhook_services (name, from_extension) VALUES ('default', true);
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_services
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('name');
 COMMENT ON TABLE @extschema@.webhook_services IS 'who handles messages';
 COMMENT ON COLUMN @extschema@.webhook_services.handler IS
 	'a SQL function that takes one jsonb and raises an error to fail; null: clients claim the messages';
@@ -57,8 +60,10 @@ CREATE TABLE @extschema@.webhook_message_statuses (
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (whatsapp_message_id, recipient, type)
 );
+-- Not BRIN: retention asks for the oldest, and the minimum of a range of pages does not rise when
+-- its rows are deleted and new ones take their place.
 CREATE INDEX webhook_message_statuses_created_idx
-	ON @extschema@.webhook_message_statuses USING brin (created_at) WITH (pages_per_range = 32);
+	ON @extschema@.webhook_message_statuses (created_at);
 COMMENT ON TABLE @extschema@.webhook_message_statuses IS
 	'the furthest status of each message we sent, a row a recipient; it never moves backwards';
 COMMENT ON COLUMN @extschema@.webhook_message_statuses.recipient IS
@@ -100,9 +105,12 @@ COMMENT ON COLUMN @extschema@.webhook_quarantine.body IS
 CREATE TABLE @extschema@.webhook_rate_limit_buckets (
 	bucket text PRIMARY KEY,
 	max_tokens integer NOT NULL CHECK (max_tokens > 0),
-	refill_per_second double precision NOT NULL CHECK (refill_per_second > 0)
+	refill_per_second double precision NOT NULL CHECK (refill_per_second > 0),
+	from_extension boolean NOT NULL DEFAULT false
 );
-INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES ('default', 60, 1);
+INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES ('default', 60, 1, true);
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_rate_limit_buckets
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('bucket');
 COMMENT ON TABLE @extschema@.webhook_rate_limit_buckets IS
 	'token buckets; a bucket that is not listed here has the limits of ''default''';
 CREATE UNLOGGED TABLE @extschema@.webhook_rate_limits (
