@@ -5,16 +5,18 @@ CREATE FUNCTION @extschema@.webhook_register_identities()
 	LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION @extschema@.webhook_register_identities() IS
 	'trigger: a conversation that is inserted directly is found by the names in its row';
+-- Not while a dump is restored, which turns that setting off: it brings the identities itself.
 CREATE TRIGGER webhook_conversations_identities
 	AFTER INSERT ON @extschema@.webhook_conversations
-	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_register_identities();
+	FOR EACH ROW WHEN (current_setting('check_function_bodies') = 'on')
+	EXECUTE FUNCTION @extschema@.webhook_register_identities();
 
 CREATE FUNCTION @extschema@.webhook_lock_directly()
 	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
 	lease_end timestamptz := coalesce(NEW.locked_at, clock_timestamp())
-		+ current_setting('wahook.lock_timeout')::interval;
+		+ @extschema@.webhook_setting('lock_timeout')::interval;
 BEGIN
 	UPDATE @extschema@.webhook_conversations
 		SET locked_at = coalesce(locked_at, clock_timestamp()), lock_expires_at = lease_end,
