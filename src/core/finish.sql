@@ -1,0 +1,54 @@
+-- The end of the install script: nothing is open to anybody but the owner, and what users fill is
+-- dumped. Done for whatever the extension now has, so that nothing can be forgotten.
+
+DO $$
+DECLARE
+	v_relation record;
+	v_grant record;
+BEGIN
+	FOR v_relation IN
+		SELECT c.oid::regclass AS name, c.relkind AS kind, c.relpersistence AS persistence,
+			EXISTS (SELECT FROM pg_attribute
+				WHERE attrelid = c.oid AND attname = 'from_extension') AS has_seeds
+		FROM pg_extension e
+			JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+			JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+		WHERE e.extname = 'wahook' AND d.deptype = 'e' AND c.relkind IN ('r', 'S')
+	LOOP
+		-- What has seeds is configuration, not user data: there the privileges say it all.
+		IF v_relation.kind = 'r' AND NOT v_relation.has_seeds THEN
+			EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_relation.name);
+		END IF;
+		-- Unlogged tables are cheap to lose.
+		IF v_relation.persistence = 'p' THEN
+			PERFORM pg_extension_config_dump(v_relation.name,
+				CASE WHEN v_relation.has_seeds THEN 'WHERE NOT from_extension' ELSE '' END);
+		END IF;
+	END LOOP;
+
+	-- Not only PUBLIC: the default privileges of a schema may have given roles their share.
+	FOR v_grant IN
+		SELECT o.kind, o.name, string_agg(DISTINCT
+			CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, ', ') AS grantees
+		FROM (
+			SELECT d.refobjid AS extension,
+				CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+				c.oid::regclass::text AS name, c.relowner AS owner,
+				coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)) AS acl
+			FROM pg_depend d JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+			WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+				AND c.relkind IN ('r', 'v', 'S')
+			UNION ALL
+			SELECT d.refobjid, 'FUNCTION', p.oid::regprocedure::text, p.proowner,
+				coalesce(p.proacl, acldefault('f', p.proowner))
+			FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+			WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e') o
+			JOIN pg_extension e ON e.oid = o.extension AND e.extname = 'wahook'
+			CROSS JOIN aclexplode(o.acl) a
+		WHERE a.grantee <> o.owner
+		GROUP BY o.kind, o.name
+	LOOP
+		EXECUTE format('REVOKE ALL ON %s %s FROM %s', v_grant.kind, v_grant.name, v_grant.grantees);
+	END LOOP;
+END
+$$;
