@@ -20,17 +20,17 @@ SQL_PARTS = src/core/install.sql src/core/setting.sql src/core/event.sql src/cor
 	src/conversation/state.sql src/conversation/functions.sql src/conversation/triggers.sql \
 	src/ingest/functions.sql \
 	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
-	src/retry/service.sql src/retry/processor.sql
-
-SQL_PARTS += src/ingest/rate_limit.sql src/agent/sessions.sql \
+	src/retry/service.sql src/retry/processor.sql \
+	src/ingest/rate_limit.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
 	src/monitor/jobs.sql \
 	src/core/grants.sql src/core/finish.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
-REGRESS = install monitor contract seeds seeds_admin sessions rate_limit retention
+REGRESS = install monitor contract seeds seeds_admin sessions rate_limit retention \
+	conversation_state dead_letters dead_letters_admin
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
-REGRESS_SERVICE = monitor contract seeds sessions rate_limit
+REGRESS_SERVICE = monitor contract seeds sessions rate_limit conversation_state dead_letters
 
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
