@@ -94,7 +94,6 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_log_event', NULL),
 		('function', 'webhook_message_is_needed', NULL),
 		('function', 'webhook_message_json', NULL),
-		('function', 'webhook_normalize_identity', NULL),
 		('function', 'webhook_privileges', NULL),
 		('function', 'webhook_register_identities', NULL),
 		('function', 'webhook_require_cron', NULL),
