@@ -91,8 +91,7 @@ wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 
 	ScanKeyInit(&key, Anum_conversation_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	state = wahook_peek_row(rows, &key, 1);
-	memset(conversation, 0, sizeof(*conversation));
-	conversation->id = *id;
+	*conversation = (wahook_Conversation) {.id = *id};
 	if (state == WAHOOK_ROW_NONE)
 		return state;
 

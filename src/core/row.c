@@ -36,12 +36,8 @@ wahook_close_rows(wahook_RowReader *reader)
 	table_close(reader->heap, NoLock);
 }
 
-/*
- * Finds the row with the given key and tells what is happening to it. A committed version is
- * preferred to one that is still arriving. The row is in reader->slot unless there is none.
- */
-wahook_RowState
-wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
+static wahook_RowState
+look_once(wahook_RowReader *reader, ScanKey keys, int nkeys)
 {
 	SnapshotData dirty;
 	IndexScanDesc scan;
@@ -70,6 +66,21 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 	if (state == WAHOOK_ROW_ARRIVING)
 		ExecForceStoreHeapTuple(arriving, reader->slot, true);
 	return state;
+}
+
+/*
+ * Finds the row with the given key and tells what is happening to it. A committed version is
+ * preferred to one that is still arriving. The row is in reader->slot unless there is none.
+ *
+ * A dirty snapshot can miss a row whose update commits while the index is read, when the new
+ * version is on another page and so under an index entry of its own. Hence the second look.
+ */
+wahook_RowState
+wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
+{
+	wahook_RowState state = look_once(reader, keys, nkeys);
+
+	return state == WAHOOK_ROW_NONE ? look_once(reader, keys, nkeys) : state;
 }
 
 /*
