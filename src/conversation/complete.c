@@ -9,7 +9,6 @@
 #include "access/genam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -32,7 +31,6 @@ typedef struct Completion
 	wahook_Store *store;
 	wahook_Table messages;
 	wahook_Table attempts;
-	Oid attempts_seq;
 	TimestampTz now;
 	int processing_ms;
 	ArrayBuildState *retried; /* ids of messages that may have a dead letter */
@@ -67,7 +65,6 @@ open_completion(Completion *completion, wahook_Store *store, int processing_ms)
 					  "processed_webhook_messages_pkey");
 	wahook_open_table(&completion->attempts, "webhook_delivery_attempts",
 					  "webhook_delivery_attempts_pkey");
-	completion->attempts_seq = wahook_relation("webhook_delivery_attempts_seq");
 	completion->now = GetCurrentTimestamp();
 	completion->processing_ms = processing_ms;
 	completion->retried = NULL;
@@ -123,9 +120,8 @@ mark_processed(Completion *completion, const pg_uuid_t *message_id, int ms)
 	state = wahook_peek_row(&messages->rows, &key, 1);
 	if (state == WAHOOK_ROW_NONE)
 		return;
-	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(&messages->rows))
+	if (state != WAHOOK_ROW_STEADY || !wahook_update_row(messages, values, nulls, replace))
 		raise_busy("message", message_id);
-	wahook_update_row(messages, values, nulls, replace);
 }
 
 static void
@@ -137,7 +133,7 @@ record_attempt(Completion *completion, const wahook_Conversation *conversation,
 	bool isnull;
 
 	values[Anum_attempt_message_id - 1] = slot_getattr(waiting, Anum_inbox_message_id, &isnull);
-	values[Anum_attempt_seq - 1] = Int64GetDatum(nextval_internal(completion->attempts_seq, false));
+	values[Anum_attempt_seq - 1] = wahook_next_value(&completion->attempts);
 	values[Anum_attempt_attempt - 1] =
 		Int32GetDatum(DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) +
 					  DatumGetInt32(slot_getattr(waiting, Anum_inbox_losses, &isnull)) + 1);

@@ -91,7 +91,7 @@ wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 
 	ScanKeyInit(&key, Anum_conversation_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	state = wahook_peek_row(rows, &key, 1);
-	*conversation = (wahook_Conversation) {.id = *id};
+	*conversation = (wahook_Conversation){.id = *id};
 	if (state == WAHOOK_ROW_NONE)
 		return state;
 
@@ -206,7 +206,8 @@ write_lock(wahook_Store *store, const pg_uuid_t *lock_id, int64 token, Timestamp
 	SET(Anum_conversation_last_activity_at, TimestampTzGetDatum(now), false);
 	SET(Anum_conversation_updated_at, TimestampTzGetDatum(now), false);
 #undef SET
-	wahook_update_row(&store->conversations, values, nulls, replace);
+	if (!wahook_update_row(&store->conversations, values, nulls, replace))
+		elog(ERROR, "conversation was changed although it is locked");
 }
 
 void
@@ -404,7 +405,8 @@ wahook_renew_conversation_lock(PG_FUNCTION_ARGS)
 														 [Anum_conversation_last_activity_at - 1] =
 															 true};
 
-		wahook_update_row(&conversations, values, nulls, replace);
+		if (!wahook_update_row(&conversations, values, nulls, replace))
+			elog(ERROR, "conversation was changed although it is locked");
 	}
 	wahook_close_table(&conversations);
 	wahook_end();

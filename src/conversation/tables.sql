@@ -53,6 +53,7 @@ CREATE INDEX webhook_identities_conversation_idx
 COMMENT ON TABLE @extschema@.webhook_identities IS
 	'which conversation a phone number or business-scoped user id leads to, for each business number (empty: any)';
 
+-- Not cached: the order of its values is the order of arrival.
 CREATE SEQUENCE @extschema@.webhook_inbox_seq;
 CREATE TABLE @extschema@.webhook_inbox (
 	conversation_id uuid NOT NULL,
@@ -75,7 +76,8 @@ COMMENT ON COLUMN @extschema@.webhook_inbox.losses IS 'claims whose holder vanis
 COMMENT ON COLUMN @extschema@.webhook_inbox.user_id IS
 	'set when this message changed what is known of the sender; the claim writes it to the conversation';
 
-CREATE SEQUENCE @extschema@.webhook_conversation_queue_seq;
+-- Its order means nothing, but for queue rows of the same time.
+CREATE SEQUENCE @extschema@.webhook_conversation_queue_seq CACHE 32;
 CREATE TABLE @extschema@.webhook_conversation_queue (
 	conversation_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_conversation_queue_seq'),

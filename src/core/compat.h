@@ -34,11 +34,37 @@
 #define wahook_init_epq(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1)
 #endif
 
+/* Since 16, an update that only BRIN indexes need to know of can be HOT. */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes wahook_UpdateIndexes;
+#define wahook_has_index_updates(updates) ((updates) != TU_None)
+#define wahook_insert_index_tuples(info, slot, estate, updates) \
+	ExecInsertIndexTuples(info, slot, estate, true, false, NULL, NIL, (updates) == TU_Summarizing)
+#define wahook_insert_new_index_tuples(info, slot, estate, conflict) \
+	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, NIL, false)
+#else
+#define wahook_insert_new_index_tuples(info, slot, estate, conflict) \
+	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, NIL)
+typedef bool wahook_UpdateIndexes;
+#define wahook_has_index_updates(updates) (updates)
+#define wahook_insert_index_tuples(info, slot, estate, updates) \
+	ExecInsertIndexTuples(info, slot, estate, true, false, NULL, NIL)
+#endif
+
 /* Since 16, a membership need not allow SET ROLE. Include utils/acl.h. */
 #if PG_VERSION_NUM >= 160000
 #define wahook_may_become(member, role) member_can_set_role(member, role)
 #else
 #define wahook_may_become(member, role) is_member_of_role(member, role)
+#endif
+
+/* Since 18, a tuple of one's own is not in its own way. */
+#if PG_VERSION_NUM >= 180000
+#define wahook_check_unique(info, slot, estate, other) \
+	ExecCheckIndexConstraints(info, slot, estate, other, NULL, NIL)
+#else
+#define wahook_check_unique(info, slot, estate, other) \
+	ExecCheckIndexConstraints(info, slot, estate, other, NIL)
 #endif
 
 #if PG_VERSION_NUM >= 180000

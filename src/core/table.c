@@ -3,21 +3,41 @@
  *
  * A statement through SPI costs some thirty microseconds before it touches a row. Here the
  * relation, its indexes and an executor state are opened once a call, and each row costs what its
- * heap and index changes cost. Constraints are checked and row triggers fire as in a statement,
- * but for triggers on UPDATE OF columns: nothing here says which columns it sets.
+ * heap and index changes cost. Row triggers fire as in a statement.
  */
 #include "core/table.h"
 
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "commands/sequence.h"
 #include "commands/trigger.h"
-#include "utils/snapmgr.h"
+#include "storage/lmgr.h"
 
 #include "core/compat.h"
+#include "core/plan.h"
 
-void
-wahook_open_table(wahook_Table *table, const char *name, const char *index)
+/*
+ * Triggers on UPDATE OF columns are the extension's own, or want columns that nothing here changes;
+ * so do those of foreign keys. Any other must see each update.
+ */
+static bool
+has_update_triggers(const TriggerDesc *triggers)
+{
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_UPDATE(trigger->tgtype) && TRIGGER_FOR_ROW(trigger->tgtype) &&
+			!trigger->tgisinternal && trigger->tgnattr == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+open_table(wahook_Table *table, const char *name, const char *index, bool speculative)
 {
 	wahook_open_rows(&table->rows, name, index, RowExclusiveLock);
 	if (RelationGetNumberOfAttributes(table->rows.heap) > WAHOOK_MAX_COLUMNS)
@@ -25,13 +45,27 @@ wahook_open_table(wahook_Table *table, const char *name, const char *index)
 	table->estate = CreateExecutorState();
 	table->info = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->info, table->rows.heap, 0, NULL, 0);
-	ExecOpenIndices(table->info, false);
+	ExecOpenIndices(table->info, speculative);
 	table->estate->es_opened_result_relations =
 		lappend(table->estate->es_opened_result_relations, table->info);
 	table->estate->es_output_cid = GetCurrentCommandId(true);
 	wahook_init_epq(&table->epq, table->estate);
 	table->new_row = MakeSingleTupleTableSlot(RelationGetDescr(table->rows.heap), &TTSOpsHeapTuple);
+	table->update_triggers = has_update_triggers(table->rows.heap->trigdesc);
+	table->sequence = InvalidOid;
 	AfterTriggerBeginQuery();
+}
+
+void
+wahook_open_table(wahook_Table *table, const char *name, const char *index)
+{
+	open_table(table, name, index, false);
+}
+
+void
+wahook_open_table_for_new_rows(wahook_Table *table, const char *name, const char *index)
+{
+	open_table(table, name, index, true);
 }
 
 /* Also makes what was written visible to the commands that follow. */
@@ -63,8 +97,8 @@ wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan)
 	return index_getnext_slot(scan, ForwardScanDirection, rows->slot);
 }
 
-void
-wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
+static void
+form_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
 {
 	HeapTuple tuple;
 
@@ -72,32 +106,146 @@ wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
 		nulls[i] = true;
 	tuple = heap_form_tuple(RelationGetDescr(table->rows.heap), unconstify(Datum *, values), nulls);
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
+}
+
+void
+wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
+{
+	form_row(table, values, nulls, n);
 	ExecSimpleRelationInsert(table->info, table->estate, table->new_row);
 	ExecClearTuple(table->new_row);
 	ResetPerTupleExprContext(table->estate);
 }
 
-void
+/* What INSERT ... ON CONFLICT DO NOTHING does: insert tentatively, and take it back on a conflict. */
+static bool
+insert_speculatively(wahook_Table *table)
+{
+	Relation heap = table->rows.heap;
+	TransactionId xid = GetCurrentTransactionId();
+	bool conflict;
+
+	do
+	{
+		ItemPointerData other;
+		uint32 token;
+
+		ItemPointerSetInvalid(&other);
+		if (!wahook_check_unique(table->info, table->new_row, table->estate, &other))
+			return false;
+		conflict = false;
+		token = SpeculativeInsertionLockAcquire(xid);
+		table_tuple_insert_speculative(heap, table->new_row, GetCurrentCommandId(true), 0, NULL,
+									   token);
+		wahook_insert_new_index_tuples(table->info, table->new_row, table->estate, &conflict);
+		table_tuple_complete_speculative(heap, table->new_row, token, !conflict);
+		SpeculativeInsertionLockRelease(xid);
+	} while (conflict);
+	return true;
+}
+
+bool
+wahook_insert_new_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
+{
+	const TriggerDesc *triggers = table->rows.heap->trigdesc;
+	bool inserted;
+
+	form_row(table, values, nulls, n);
+	if (triggers && triggers->trig_insert_before_row &&
+		!ExecBRInsertTriggers(table->estate, table->info, table->new_row))
+		inserted = false;
+	else
+		inserted = insert_speculatively(table);
+	if (inserted)
+		ExecARInsertTriggers(table->estate, table->info, table->new_row, NIL, NULL);
+	ExecClearTuple(table->new_row);
+	ResetPerTupleExprContext(table->estate);
+	return inserted;
+}
+
+/* With triggers, as the executor does it; the row is locked first, so that nothing waits. */
+static bool
+update_with_triggers(wahook_Table *table)
+{
+	if (!wahook_try_lock_row(&table->rows))
+		return false;
+	ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
+							 table->new_row);
+	return true;
+}
+
+static TM_Result
+try_update(wahook_Table *table, bool wait, wahook_UpdateIndexes *update_indexes)
+{
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+
+	return table_tuple_update(table->rows.heap, &table->rows.slot->tts_tid, table->new_row,
+							  GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, wait,
+							  &failure, &lockmode, update_indexes);
+}
+
+/* A row that is locked by somebody may be locked by ourselves; then there is nobody to wait for. */
+static bool
+update_alone(wahook_Table *table)
+{
+	wahook_UpdateIndexes update_indexes;
+	TM_Result result = try_update(table, false, &update_indexes);
+
+	if (result == TM_BeingModified && wahook_try_lock_row(&table->rows))
+		result = try_update(table, true, &update_indexes);
+	if (result != TM_Ok)
+		return false;
+	if (wahook_has_index_updates(update_indexes))
+		wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
+	return true;
+}
+
+bool
 wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace)
 {
 	HeapTuple old = ExecFetchSlotHeapTuple(table->rows.slot, false, NULL);
 	HeapTuple tuple =
 		heap_modify_tuple(old, RelationGetDescr(table->rows.heap), unconstify(Datum *, values),
 						  unconstify(bool *, nulls), unconstify(bool *, replace));
+	bool updated;
 
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
-	ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
-							 table->new_row);
+	updated = table->update_triggers ? update_with_triggers(table) : update_alone(table);
 	ExecClearTuple(table->new_row);
 	ResetPerTupleExprContext(table->estate);
+	return updated;
+}
+
+Datum
+wahook_next_value(wahook_Table *table)
+{
+	if (!OidIsValid(table->sequence))
+	{
+		char *name = psprintf("%s_seq", RelationGetRelationName(table->rows.heap));
+
+		table->sequence = wahook_relation(name);
+		pfree(name);
+	}
+	return Int64GetDatum(nextval_internal(table->sequence, false));
+}
+
+static TM_Result
+try_delete(wahook_Table *table, bool wait)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(table->rows.heap, &table->rows.slot->tts_tid,
+							  GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, wait,
+							  &failure, false);
 }
 
 bool
 wahook_delete_row(wahook_Table *table)
 {
-	TM_FailureData failure;
+	TM_Result result = try_delete(table, false);
 
-	return table_tuple_delete(table->rows.heap, &table->rows.slot->tts_tid,
-							  GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, false,
-							  &failure, false) == TM_Ok;
+	if (result == TM_BeingModified && wahook_try_lock_row(&table->rows))
+		result = try_delete(table, true);
+	return result == TM_Ok;
 }

@@ -23,6 +23,8 @@ typedef struct wahook_Table
 	ResultRelInfo *info;
 	EPQState epq;
 	TupleTableSlot *new_row;
+	bool update_triggers; /* a trigger wants to see every update */
+	Oid sequence;         /* name_seq, once it was asked for a value */
 } wahook_Table;
 
 /* index: the one for look-ups. */
@@ -36,9 +38,23 @@ extern bool wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan);
 /* values and nulls hold WAHOOK_MAX_COLUMNS; columns after the first n are null. */
 extern void wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n);
 
-/* Changes the columns marked in replace of rows.slot, which the caller has locked. */
-extern void wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls,
+/*
+ * The same where no unique index has the row's key already, else false. Waits while another
+ * transaction is inserting that key. For tables opened with wahook_open_table_for_new_rows().
+ */
+extern bool wahook_insert_new_row(wahook_Table *table, const Datum *values, bool *nulls, int n);
+extern void wahook_open_table_for_new_rows(wahook_Table *table, const char *name,
+										   const char *index);
+
+/*
+ * Changes the columns marked in replace of rows.slot, which no index and no constraint may cover.
+ * False when another transaction has the row, or has changed it since it was found.
+ */
+extern bool wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls,
 							  const bool *replace);
+
+/* The next value of the table's sequence. */
+extern Datum wahook_next_value(wahook_Table *table);
 
 /*
  * Deletes rows.slot, of a table without triggers. False when another transaction has it, or has

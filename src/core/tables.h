@@ -56,11 +56,14 @@ enum
 	Anum_message_id = 1,
 	Anum_message_whatsapp_message_id = 2,
 	Anum_message_correlation_id = 3,
+	Anum_message_conversation_id = 4,
 	Anum_message_received_at = 5,
 	Anum_message_kind = 6,
+	Anum_message_service = 7,
 	Anum_message_payload = 8,
 	Anum_message_processed_at = 9,
-	Anum_message_processing_time_ms = 10
+	Anum_message_processing_time_ms = 10,
+	Natts_message = 10
 };
 
 enum

@@ -48,49 +48,32 @@ wahook_add_unreadable(wahook_Delivery *delivery, const wahook_Change *change, wa
 	update->reason = reason;
 }
 
-/* Where an array must be: each of its elements by read, anything else but null is unreadable. */
+/* Steps over a value that is not of the kind that must be here; null is nothing. */
 static bool
-read_array(Reader *reader, wahook_Cursor *cursor, wahook_Change *context, const char *reason,
-		   bool (*read)(Reader *, wahook_Cursor *, wahook_Change *))
+skip_other(Reader *reader, wahook_Cursor *cursor, const wahook_Change *change, const char *reason)
 {
 	wahook_Span span;
-	bool more;
 
-	if (wahook_kind_at(cursor) != '[')
-	{
-		if (!wahook_skip_value(cursor, &span))
-			return false;
-		if (!wahook_span_is(span, "null"))
-			wahook_add_unreadable(reader->delivery, context, span, reason);
-		return true;
-	}
-	wahook_enter(cursor, '[');
-	while (wahook_next_element(cursor, &more) && more)
-		if (!read(reader, cursor, context))
-			return false;
-	return !more && cursor->at[-1] == ']';
+	if (!wahook_skip_value(cursor, &span))
+		return false;
+	if (!wahook_span_is(span, "null"))
+		wahook_add_unreadable(reader->delivery, change, span, reason);
+	return true;
 }
 
 /* A change: {"field": ..., "value": {...}}. */
 static bool
-read_change(Reader *reader, wahook_Cursor *cursor, wahook_Change *entry)
+read_change(Reader *reader, wahook_Cursor *cursor, const wahook_Entry *entry)
 {
 	wahook_Change *change = palloc0(sizeof(wahook_Change));
-	wahook_Span whole = {cursor->at, 0};
+	wahook_Span whole;
 	bool more;
 
-	change->entry_id = entry->entry_id;
-	change->entry_time = entry->entry_time;
-	wahook_kind_at(cursor);
+	change->entry = entry;
+	if (wahook_kind_at(cursor) != '{')
+		return skip_other(reader, cursor, change, "change is not an object");
 	whole.start = cursor->at;
-	if (!wahook_enter(cursor, '{'))
-	{
-		if (!wahook_skip_value(cursor, &whole))
-			return false;
-		if (!wahook_span_is(whole, "null"))
-			wahook_add_unreadable(reader->delivery, change, whole, "change is not an object");
-		return true;
-	}
+	wahook_enter(cursor, '{');
 	for (;;)
 	{
 		wahook_Span key;
@@ -111,47 +94,68 @@ read_change(Reader *reader, wahook_Cursor *cursor, wahook_Change *entry)
 	return wahook_read_change(reader->delivery, change, whole, reader->max_depth);
 }
 
-/* An entry: {"id": ..., "time": ..., "changes": [...]}. */
+/* The rest of an array that has been entered. */
 static bool
-read_entry(Reader *reader, wahook_Cursor *cursor, wahook_Change *unused)
+read_changes(Reader *reader, wahook_Cursor *cursor, const wahook_Entry *entry)
 {
-	wahook_Change *entry = palloc0(sizeof(wahook_Change));
-	wahook_Span changes = {NULL, 0};
-	wahook_Span whole;
-	wahook_Cursor inside;
 	bool more;
 
-	if (!wahook_skip_value(cursor, &whole))
-		return false;
-	inside = wahook_cursor(whole);
-	if (!wahook_enter(&inside, '{'))
-	{
-		if (!wahook_span_is(whole, "null"))
-			wahook_add_unreadable(reader->delivery, NULL, whole, "entry is not an object");
-		return true;
-	}
+	while (wahook_next_element(cursor, &more) && more)
+		if (!read_change(reader, cursor, entry))
+			return false;
+	return !more && cursor->at[-1] == ']';
+}
+
+/* An entry: {"id": ..., "time": ..., "changes": [...]}. */
+static bool
+read_entry(Reader *reader, wahook_Cursor *cursor)
+{
+	wahook_Entry *entry = palloc0(sizeof(wahook_Entry));
+	wahook_Change *change = palloc0(sizeof(wahook_Change));
+
+	change->entry = entry;
+	if (!wahook_enter(cursor, '{'))
+		return skip_other(reader, cursor, NULL, "entry is not an object");
 	for (;;)
 	{
 		wahook_Span key;
 		wahook_Span value;
+		bool more;
 
-		if (!wahook_next_member(&inside, &key, &more))
+		if (!wahook_next_member(cursor, &key, &more))
 			return false;
 		if (!more)
 			break;
-		if (!wahook_skip_value(&inside, &value))
+		if (wahook_key_is(key, "changes"))
+		{
+			if (wahook_enter(cursor, '[')
+					? !read_changes(reader, cursor, entry)
+					: !skip_other(reader, cursor, change, "changes is not an array"))
+				return false;
+			continue;
+		}
+		if (!wahook_skip_value(cursor, &value))
 			return false;
 		if (wahook_key_is(key, "id"))
-			entry->entry_id = value;
+			entry->id = value;
 		else if (wahook_key_is(key, "time"))
-			entry->entry_time = value;
-		else if (wahook_key_is(key, "changes"))
-			changes = value;
+			entry->time = value;
 	}
-	if (changes.len == 0)
-		return true;
-	inside = wahook_cursor(changes);
-	return read_array(reader, &inside, entry, "changes is not an array", read_change);
+	entry->name = wahook_scalar_text(entry->id, reader->max_depth);
+	return true;
+}
+
+static bool
+read_entries(Reader *reader, wahook_Cursor *cursor)
+{
+	bool more;
+
+	if (!wahook_enter(cursor, '['))
+		return skip_other(reader, cursor, NULL, "entry is not an array");
+	while (wahook_next_element(cursor, &more) && more)
+		if (!read_entry(reader, cursor))
+			return false;
+	return !more && cursor->at[-1] == ']';
 }
 
 /* Valid JSON that is no envelope is kept whole; what is not JSON is the caller's error. */
@@ -160,6 +164,7 @@ read_other(wahook_Delivery *delivery, wahook_Span body, int max_depth, const cha
 {
 	const char *why = wahook_check_json(body, max_depth);
 
+	delivery->n = 0;
 	if (why == NULL)
 		wahook_add_unreadable(delivery, NULL, body, reason);
 	return why;
@@ -171,9 +176,8 @@ wahook_read_delivery(const char *body, size_t len, int max_depth, wahook_Deliver
 	Reader reader = {delivery, max_depth};
 	wahook_Span whole = {body, len};
 	wahook_Span object = {NULL, 0};
-	wahook_Span entry = {NULL, 0};
 	wahook_Cursor cursor = wahook_cursor(whole);
-	bool more = true;
+	bool has_entry = false;
 
 	memset(delivery, 0, sizeof(*delivery));
 	if (!wahook_enter(&cursor, '{'))
@@ -182,28 +186,31 @@ wahook_read_delivery(const char *body, size_t len, int max_depth, wahook_Deliver
 	{
 		wahook_Span key;
 		wahook_Span value;
+		bool more;
 
 		if (!wahook_next_member(&cursor, &key, &more))
 			return "it ends too soon, or a key or comma is missing";
 		if (!more)
 			break;
+		if (wahook_key_is(key, "entry"))
+		{
+			has_entry = true;
+			if (!read_entries(&reader, &cursor))
+				return "its entries end too soon, or a key or comma is missing";
+			continue;
+		}
 		if (!wahook_skip_value(&cursor, &value))
 			return "it ends in the middle of a value";
 		if (wahook_key_is(key, "object"))
 			object = value;
-		else if (wahook_key_is(key, "entry"))
-			entry = value;
 	}
 	if (!wahook_at_end(&cursor))
 		return "something follows the object";
 
 	if (object.len > 0 && !wahook_span_is(object, "\"whatsapp_business_account\""))
 		return read_other(delivery, whole, max_depth, "not a delivery of WhatsApp");
-	if (entry.len == 0)
+	if (!has_entry)
 		return read_other(delivery, whole, max_depth, "no entry");
-	cursor = wahook_cursor(entry);
-	if (!read_array(&reader, &cursor, NULL, "entry is not an array", read_entry))
-		return "its entries are malformed";
 
 	/* A delivery that tells nothing is recorded all the same: somebody sent it. */
 	if (delivery->n == 0)

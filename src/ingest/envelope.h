@@ -23,17 +23,22 @@ typedef enum wahook_UpdateClass
 	WAHOOK_UNREADABLE /* to the quarantine */
 } wahook_UpdateClass;
 
+typedef struct wahook_Entry
+{
+	wahook_Span id;
+	wahook_Span time;
+	char *name; /* the id's text; null: none */
+} wahook_Entry;
+
 /* What the updates of one change share. Spans are of values that jsonb can hold, or empty. */
 typedef struct wahook_Change
 {
+	const wahook_Entry *entry;
 	wahook_Span field;
 	wahook_Span value;
 	wahook_Span metadata;
 	wahook_Span contacts;
-	wahook_Span entry_id;
-	wahook_Span entry_time;
 	char *field_name; /* these are palloc'd; null: not there */
-	char *entry_name;
 	char *phone_number_id;
 } wahook_Change;
 

@@ -89,6 +89,20 @@ wahook_json_text(const json_t *object, const char *key, size_t max_length)
 	return NULL;
 }
 
+char *
+wahook_scalar_text(wahook_Span span, int max_depth)
+{
+	const char *reason;
+	json_t *scalar;
+
+	if (span.len == 0)
+		return NULL;
+	scalar = wahook_parse_json(span, max_depth, &reason);
+	if (json_is_string(scalar))
+		return pstrdup(json_string_value(scalar));
+	return json_is_real(scalar) ? wahook_span_text(span) : NULL;
+}
+
 bool
 wahook_span_is(wahook_Span span, const char *text)
 {

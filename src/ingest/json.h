@@ -26,6 +26,9 @@ extern const char *wahook_check_json(wahook_Span span, int max_depth);
 /* A member's text, palloc'd: a string that is not empty, or a whole number's digits. */
 extern char *wahook_json_text(const json_t *object, const char *key, size_t max_length);
 
+/* A string's text, or a number as it stands, palloc'd; null for anything else. */
+extern char *wahook_scalar_text(wahook_Span span, int max_depth);
+
 extern bool wahook_span_is(wahook_Span span, const char *text);
 extern char *wahook_span_text(wahook_Span span);
 

@@ -43,14 +43,23 @@ wahook_at_end(wahook_Cursor *cursor)
 static bool
 skip_string(wahook_Cursor *cursor)
 {
-	const char *p = cursor->at + 1;
+	const char *start = cursor->at + 1;
+	const char *quote = start;
 
-	while (p < cursor->end && *p != '"')
-		p += *p == '\\' ? 2 : 1;
-	if (p >= cursor->end)
-		return false;
-	cursor->at = p + 1;
-	return true;
+	while ((quote = memchr(quote, '"', cursor->end - quote)) != NULL)
+	{
+		const char *p = quote;
+
+		while (p > start && p[-1] == '\\')
+			p--;
+		quote++;
+		if ((quote - p) % 2 == 1)
+		{
+			cursor->at = quote;
+			return true;
+		}
+	}
+	return false;
 }
 
 /* Everything up to the bracket that closes the one at the cursor, whatever is nested in between. */

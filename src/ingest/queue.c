@@ -3,10 +3,8 @@
  */
 #include "ingest/queue.h"
 
-#include "commands/sequence.h"
 #include "utils/timestamp.h"
 
-#include "core/plan.h"
 #include "core/tables.h"
 
 void
@@ -17,8 +15,7 @@ wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum servic
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
 
 	values[Anum_queue_conversation_id - 1] = UUIDPGetDatum(id);
-	values[Anum_queue_seq - 1] =
-		Int64GetDatum(nextval_internal(wahook_relation("webhook_conversation_queue_seq"), false));
+	values[Anum_queue_seq - 1] = wahook_next_value(queue);
 	values[Anum_queue_service - 1] = service;
 	values[Anum_queue_due_at - 1] = TimestampTzGetDatum(due_at);
 	wahook_insert_row(queue, values, nulls, Natts_queue);

@@ -124,15 +124,18 @@ wahook_signature_is_ours(const char *body, size_t body_len, const char *header, 
 					 "Set wahook.app_secret to the app secret of your Meta app and reload the configuration.")));
 
 	/* All are tried, so that the time does not tell which one matched. */
-	for (const char *secret = wahook_app_secret; *secret;)
+	for (const char *secret = wahook_app_secret; secret != NULL;)
 	{
-		size_t len;
+		const char *comma = strchr(secret, ',');
+		size_t len = comma ? (size_t) (comma - secret) : strlen(secret);
 
-		secret += strspn(secret, ", ");
-		len = strcspn(secret, ", ");
+		while (len > 0 && secret[0] == ' ')
+			secret++, len--;
+		while (len > 0 && secret[len - 1] == ' ')
+			len--;
 		if (len > 0 && wahook_signature_matches(body, body_len, header, header_len, secret, len))
 			ours = true;
-		secret += len;
+		secret = comma ? comma + 1 : NULL;
 	}
 	return ours;
 }

@@ -5,36 +5,16 @@
 
 #include <stdarg.h>
 
-#include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "core/event.h"
-#include "core/plan.h"
 #include "core/table.h"
 #include "core/tables.h"
 #include "core/uuid.h"
 #include "ingest/queue.h"
-#include "core/columns.h"
-
-/*
- * In the order of the message ids, so that two deliveries with the same messages in another order
- * can't deadlock. This is the one place where intake waits: for another transaction that is
- * receiving the very same message.
- */
-static wahook_Plan accept_plan =
-	{"INSERT INTO @extschema@.processed_webhook_messages (id, whatsapp_message_id, correlation_id,"
-	 " conversation_id, received_at, kind, payload, processed_at)"
-	 " SELECT m.id, m.whatsapp_message_id, $6, m.conversation_id, $7, m.kind, m.payload, NULL"
-	 " FROM unnest($1, $2, $3, $4, $5)"
-	 " AS m (id, whatsapp_message_id, conversation_id, kind, payload)"
-	 " ON CONFLICT (whatsapp_message_id) DO NOTHING RETURNING id",
-	 7,
-	 {UUIDARRAYOID, TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, JSONBARRAYOID, UUIDOID,
-	  TIMESTAMPTZOID}};
 
 Datum
 wahook_build_payload(const char *key, wahook_Span value, ...)
@@ -47,7 +27,10 @@ wahook_build_payload(const char *key, wahook_Span value, ...)
 	va_start(args, value);
 	while (key != NULL)
 	{
-		appendStringInfo(&json, "%c\"%s\":", separator, key);
+		appendStringInfoChar(&json, separator);
+		appendStringInfoChar(&json, '"');
+		appendStringInfoString(&json, key);
+		appendStringInfoString(&json, "\":");
 		if (value.len > 0)
 			appendBinaryStringInfo(&json, value.start, value.len);
 		else
@@ -98,59 +81,45 @@ resolve_senders(wahook_Outcome **messages, int n)
 	}
 }
 
-/* Inserts the messages that are not there yet; the others are duplicates. */
+/*
+ * Inserts the messages that are not there yet; the others are duplicates. In the order of the
+ * message ids, so that two deliveries with the same messages in another order can't deadlock. This
+ * is the one place where intake waits: for another transaction that is receiving the very same
+ * message.
+ */
 static void
 accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 {
 	wahook_Outcome **sorted = palloc_array(wahook_Outcome *, n);
-	wahook_Column ids;
-	wahook_Column message_ids;
-	wahook_Column conversations;
-	wahook_Column kinds;
-	wahook_Column payloads;
-	Datum values[7];
-	uint64 accepted;
-	uint64 row = 0;
+	wahook_Table table;
+	Datum values[WAHOOK_MAX_COLUMNS] = {0};
+	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
 
 	for (int i = 0; i < n; i++)
 		sorted[i] = messages[i];
 	qsort(sorted, n, sizeof(wahook_Outcome *), by_message_id);
-	wahook_start_column(&ids, UUIDOID, n);
-	wahook_start_column(&message_ids, TEXTOID, n);
-	wahook_start_column(&conversations, UUIDOID, n);
-	wahook_start_column(&kinds, TEXTOID, n);
-	wahook_start_column(&payloads, JSONBOID, n);
+
+	wahook_open_table_for_new_rows(&table, "processed_webhook_messages",
+								   "processed_webhook_messages_pkey");
+	values[Anum_message_correlation_id - 1] = UUIDPGetDatum(&intake->correlation_id);
+	values[Anum_message_received_at - 1] = TimestampTzGetDatum(intake->now);
+	values[Anum_message_service - 1] = CStringGetTextDatum("default");
+	nulls[Anum_message_processed_at - 1] = true;
+	nulls[Anum_message_processing_time_ms - 1] = true;
 	for (int i = 0; i < n; i++)
 	{
-		wahook_new_uuid(&sorted[i]->message_id);
-		wahook_add_uuid(&ids, &sorted[i]->message_id);
-		wahook_add_text(&message_ids, sorted[i]->update->id);
-		wahook_add_uuid(&conversations, &sorted[i]->conversation_id);
-		wahook_add_text(&kinds, sorted[i]->update->kind);
-		wahook_add_value(&payloads, sorted[i]->payload, false);
-	}
-	values[0] = wahook_finish_column(&ids);
-	values[1] = wahook_finish_column(&message_ids);
-	values[2] = wahook_finish_column(&conversations);
-	values[3] = wahook_finish_column(&kinds);
-	values[4] = wahook_finish_column(&payloads);
-	values[5] = UUIDPGetDatum(&intake->correlation_id);
-	values[6] = TimestampTzGetDatum(intake->now);
-	accepted = wahook_execute(&accept_plan, values, NULL);
+		wahook_Outcome *message = sorted[i];
 
-	/* The rows come back in the order in which they went in. */
-	for (int i = 0; i < n; i++)
-	{
-		bool isnull;
-
-		sorted[i]->outcome = "duplicate";
-		if (row < accepted && memcmp(DatumGetUUIDP(wahook_result(row, 1, &isnull)),
-									 &sorted[i]->message_id, sizeof(pg_uuid_t)) == 0)
-		{
-			sorted[i]->outcome = "accepted";
-			row++;
-		}
+		wahook_new_uuid(&message->message_id);
+		values[Anum_message_id - 1] = UUIDPGetDatum(&message->message_id);
+		values[Anum_message_whatsapp_message_id - 1] = CStringGetTextDatum(message->update->id);
+		values[Anum_message_conversation_id - 1] = UUIDPGetDatum(&message->conversation_id);
+		values[Anum_message_kind - 1] = CStringGetTextDatum(message->update->kind);
+		values[Anum_message_payload - 1] = message->payload;
+		message->outcome =
+			wahook_insert_new_row(&table, values, nulls, Natts_message) ? "accepted" : "duplicate";
 	}
+	wahook_close_table(&table);
 }
 
 static bool
@@ -170,7 +139,6 @@ set_text(Datum *values, bool *nulls, int attnum, const char *value)
 static void
 enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 {
-	Oid sequence = wahook_relation("webhook_inbox_seq");
 	Datum values[WAHOOK_MAX_COLUMNS];
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
 	wahook_Table inbox;
@@ -188,7 +156,7 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		if (!is_accepted(messages[i]))
 			continue;
 		values[Anum_inbox_conversation_id - 1] = UUIDPGetDatum(&messages[i]->conversation_id);
-		values[Anum_inbox_seq - 1] = Int64GetDatum(nextval_internal(sequence, false));
+		values[Anum_inbox_seq - 1] = wahook_next_value(&inbox);
 		values[Anum_inbox_message_id - 1] = UUIDPGetDatum(&messages[i]->message_id);
 		set_text(values, nulls, Anum_inbox_user_id,
 				 !announce             ? NULL

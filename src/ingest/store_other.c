@@ -194,7 +194,8 @@ wahook_store_notices(wahook_Intake *intake)
 	for (int i = 0; i < intake->n; i++)
 	{
 		const wahook_Update *update = intake->outcomes[i].update;
-		static const wahook_Change nothing = {0};
+		static const wahook_Entry no_entry = {0};
+		static const wahook_Change nothing = {.entry = &no_entry};
 		const wahook_Change *change = update->change ? update->change : &nothing;
 
 		if (update->class != WAHOOK_NOTICE)
@@ -202,11 +203,11 @@ wahook_store_notices(wahook_Intake *intake)
 		intake->outcomes[i].outcome = "duplicate";
 		wahook_add_value(&columns[0], Int32GetDatum(i), false);
 		wahook_add_text(&columns[1], update->kind);
-		wahook_add_text(&columns[2], change->entry_name);
+		wahook_add_text(&columns[2], change->entry->name);
 		wahook_add_text(&columns[3], change->phone_number_id);
 		wahook_add_value(&columns[4],
-						 wahook_build_payload("entry_id", change->entry_id, "time",
-											  change->entry_time, "field", change->field, "value",
+						 wahook_build_payload("entry_id", change->entry->id, "time",
+											  change->entry->time, "field", change->field, "value",
 											  update->raw, NULL),
 						 false);
 	}
@@ -250,7 +251,7 @@ wahook_store_unreadable(wahook_Intake *intake)
 							 cstring_to_text_with_len(update->raw.start, update->raw.len)),
 						 false);
 		wahook_add_text(&reasons, update->reason);
-		wahook_add_text(&entries, update->change ? update->change->entry_name : NULL);
+		wahook_add_text(&entries, update->change ? update->change->entry->name : NULL);
 	}
 	values[0] = wahook_finish_column(&bodies);
 	values[1] = wahook_finish_column(&reasons);

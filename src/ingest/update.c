@@ -413,20 +413,6 @@ read_shared_parts(Context *context)
 	}
 }
 
-static char *
-scalar_text(wahook_Span span, int max_depth)
-{
-	const char *reason;
-	json_t *scalar;
-
-	if (span.len == 0)
-		return NULL;
-	scalar = wahook_parse_json(span, max_depth, &reason);
-	if (json_is_string(scalar))
-		return pstrdup(json_string_value(scalar));
-	return json_is_real(scalar) ? wahook_span_text(span) : NULL;
-}
-
 bool
 wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span whole,
 				   int max_depth)
@@ -435,8 +421,7 @@ wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span
 	Value parts = {0};
 	int before = delivery->n;
 
-	change->field_name = scalar_text(change->field, max_depth);
-	change->entry_name = scalar_text(change->entry_id, max_depth);
+	change->field_name = wahook_scalar_text(change->field, max_depth);
 	if (change->value.len == 0 || change->value.start[0] != '{')
 	{
 		wahook_add_unreadable(delivery, change, whole, "value is not an object");

@@ -48,7 +48,7 @@ CREATE VIEW @extschema@.wa_dead_letter_queue AS
 COMMENT ON VIEW @extschema@.wa_dead_letter_queue IS
 	'webhook_dlq under the name and columns of its other generation of callers';
 
-CREATE SEQUENCE @extschema@.webhook_delivery_attempts_seq;
+CREATE SEQUENCE @extschema@.webhook_delivery_attempts_seq CACHE 32;
 CREATE TABLE @extschema@.webhook_delivery_attempts (
 	message_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_delivery_attempts_seq'),
