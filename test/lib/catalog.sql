@@ -1,0 +1,36 @@
+-- What the extension in this database has, a line each, in the words of doc/reference; for test/check-docs.
+CREATE TEMP VIEW members AS
+	SELECT classid, objid FROM pg_depend d JOIN pg_extension e
+		ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+	WHERE e.extname = 'wahook' AND d.deptype = 'e';
+
+SELECT 'function', proname, replace(replace(
+		proname || '(' || replace(regexp_replace(regexp_replace(pg_get_function_arguments(p.oid),
+			' DEFAULT NULL::[^,]+', ' = null', 'g'), ' DEFAULT ([^:,]+)(::\w+)?', ' = \1', 'g'), ' DEFAULT ', ' = ')
+		|| ') → ' || replace(replace(pg_get_function_result(p.oid), 'TABLE(', 'table ('), 'SETOF', 'setof'),
+		'timestamp with time zone', 'timestamptz'), 'public.', ''),
+	CASE provolatile WHEN 'i' THEN 'Immutable' WHEN 's' THEN 'Stable' ELSE 'Volatile' END
+		|| CASE WHEN proisstrict THEN ', null on null input' ELSE '' END
+		|| '. Service level: ' || CASE WHEN w.service IS NULL THEN 'no' ELSE 'yes' END || '.'
+FROM pg_proc p JOIN members ON classid = 'pg_proc'::regclass AND objid = p.oid
+	LEFT JOIN webhook_privileges() w ON w.kind = 'function' AND w.object_name = p.proname
+ORDER BY proname;
+
+SELECT CASE relkind WHEN 'r' THEN 'table' ELSE 'view' END, relname, attname,
+	replace(format_type(atttypid, atttypmod), 'timestamp with time zone', 'timestamptz'),
+	CASE WHEN attnotnull THEN 'no' ELSE 'yes' END,
+	coalesce(CASE WHEN pg_get_expr(adbin, adrelid) ~ '^nextval' THEN 'sequence'
+		ELSE regexp_replace(pg_get_expr(adbin, adrelid), '::\w+$', '') END, '')
+FROM pg_class c JOIN members ON classid = 'pg_class'::regclass AND objid = c.oid
+	JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+	LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE relkind IN ('r', 'v')
+ORDER BY relname, attnum;
+
+LOAD 'wahook';
+SELECT 'setting', name, vartype, coalesce(unit, ''), boot_val, coalesce(min_val, ''), coalesce(max_val, ''), context
+FROM pg_settings WHERE name LIKE 'wahook.%' ORDER BY name;
+
+-- Secrets are not in pg_settings; that they exist is all there is to see.
+SELECT 'secret', name FROM unnest(ARRAY['wahook.app_secret', 'wahook.verify_token']) AS name
+WHERE current_setting(name) = '';
