@@ -110,21 +110,28 @@ stop_timeout(void)
 		QueryCancelPending = false;
 }
 
+/* What a handler returns does not matter; a void function in SQL returns null. */
 static void
 call(const wahook_Handler *handler, Datum message)
 {
 	int nest = NewGUCNestLevel();
 	const char *schema = get_namespace_name(get_func_namespace(handler->function));
+	LOCAL_FCINFO(fcinfo, 1);
+	FmgrInfo function;
 	Oid user;
 	int context;
 
+	fmgr_info(handler->function, &function);
+	InitFunctionCallInfoData(*fcinfo, &function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = message;
+	fcinfo->args[0].isnull = false;
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(handler->role,
 						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	(void) set_config_option("search_path", psprintf("%s, pg_temp", quote_identifier(schema)),
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) OidFunctionCall1(handler->function, message);
+	(void) FunctionCallInvoke(fcinfo);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest);
 	SetUserIdAndSecContext(user, context);
