@@ -35,6 +35,9 @@
 /* How many due queue rows are looked at in one go when many of them can't be claimed. */
 #define MAX_DUE_BATCH 64
 
+/* How long a session may go on without a look at the whole queue, in microseconds. */
+#define FULL_WALK_INTERVAL USECS_PER_SEC
+
 typedef struct Claim
 {
 	const wahook_ClaimRequest *request;
@@ -291,10 +294,10 @@ claim_in_own_context(Claim *claim, const pg_uuid_t *id, TimestampTz *until)
 
 /*
  * Looks at up to batch due queue rows after *due_at, *seq, and claims the free conversations among
- * them. Returns how many rows there were.
+ * them. Returns how many rows there were; *first becomes the time of the earliest of them.
  */
 static int
-claim_due(Claim *claim, int batch, TimestampTz *due_at, int64 *seq)
+claim_due(Claim *claim, int batch, TimestampTz *due_at, int64 *seq, TimestampTz *first)
 {
 	const char *service = claim->request->service;
 	Datum values[] = {TimestampTzGetDatum(claim->now), TimestampTzGetDatum(*due_at),
@@ -314,6 +317,7 @@ claim_due(Claim *claim, int batch, TimestampTz *due_at, int64 *seq)
 		park[1] = SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &isnull);
 		*seq = DatumGetInt64(park[1]);
 		*due_at = DatumGetTimestampTz(SPI_getbinval(rows->vals[i], rows->tupdesc, 3, &isnull));
+		*first = Min(*first, *due_at);
 		if (!claim_in_own_context(claim, DatumGetUUIDP(park[0]), &until) && until > claim->now)
 		{
 			park[2] = TimestampTzGetDatum(until);
@@ -344,17 +348,51 @@ end_claim(Claim *claim)
 	wahook_close_store(&claim->store);
 }
 
+/*
+ * Claims from the due queue rows after a time, oldest first, until the limit is reached or there
+ * are no more. Returns the time of the first row it met, or DT_NOEND.
+ */
+static TimestampTz
+claim_after(Claim *claim, TimestampTz due_at)
+{
+	TimestampTz first = DT_NOEND;
+	int64 seq = 0;
+	int wanted = claim->request->limit - claim->n;
+
+	while (claim_due(claim, wanted, &due_at, &seq, &first) == wanted &&
+		   claim->n < claim->request->limit)
+		wanted = Min(wanted * 2, Max(MAX_DUE_BATCH, claim->request->limit - claim->n));
+	return first;
+}
+
+/*
+ * While an old snapshot is held somewhere, the index keeps an entry for each queue row that ever
+ * was, and a walk from its beginning would pass them all. So a session remembers where it last met
+ * a row and starts there. What came to stand before that place since then is found by a full walk,
+ * at the latest a second later, and whenever the short one does not bring enough.
+ */
 void
 wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result)
 {
-	TimestampTz due_at = DT_NOBEGIN;
-	int64 seq = 0;
-	int wanted = request->limit;
+	static TimestampTz start = DT_NOBEGIN;
+	static TimestampTz full_walk_at = DT_NOBEGIN;
+	static char service[NAMEDATALEN];
+	const char *wanted = request->service ? request->service : "";
 	Claim claim;
 
 	begin_claim(&claim, request, result);
-	while (claim_due(&claim, wanted, &due_at, &seq) == wanted && claim.n < request->limit)
-		wanted = Min(wanted * 2, Max(MAX_DUE_BATCH, request->limit - claim.n));
+	if (claim.now - full_walk_at > FULL_WALK_INTERVAL || strcmp(service, wanted) != 0)
+		start = DT_NOBEGIN;
+	if (start != DT_NOBEGIN)
+		start = claim_after(&claim, start - 1);
+	if (claim.n < request->limit)
+	{
+		start = claim_after(&claim, DT_NOBEGIN);
+		full_walk_at = claim.now;
+		strlcpy(service, wanted, sizeof(service));
+	}
+	if (start == DT_NOEND)
+		start = DT_NOBEGIN;
 	end_claim(&claim);
 }
 

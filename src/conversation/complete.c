@@ -20,6 +20,7 @@
 
 #include "core/compat.h"
 #include "core/errors.h"
+#include "core/event.h"
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/tables.h"
@@ -45,7 +46,8 @@ static wahook_Plan resolve_plan =
 	 " WHERE id = ANY (ARRAY(SELECT d.id FROM @extschema@.webhook_dlq d"
 	 " JOIN @extschema@.processed_webhook_messages p"
 	 " ON p.whatsapp_message_id = d.whatsapp_message_id"
-	 " WHERE p.id = ANY ($1) FOR UPDATE OF d NOWAIT))",
+	 " WHERE p.id = ANY ($1) FOR UPDATE OF d NOWAIT))"
+	 " RETURNING id, whatsapp_message_id, correlation_id, retry_count",
 	 2,
 	 {UUIDARRAYOID, TIMESTAMPTZOID}};
 
@@ -70,6 +72,27 @@ open_completion(Completion *completion, wahook_Store *store, int processing_ms)
 	completion->retried = NULL;
 }
 
+/* Each dead letter that was resolved is an event, whichever way it was retried. */
+static void
+log_resolved(uint64 n)
+{
+	for (uint64 i = 0; i < n; i++)
+	{
+		wahook_Event event;
+		bool no_correlation;
+		bool isnull;
+		Datum correlation_id = wahook_result(i, 3, &no_correlation);
+
+		wahook_event_begin(&event, "DLQ_MESSAGE_PROCESSED", false);
+		wahook_event_uuid(&event, "id", DatumGetUUIDP(wahook_result(i, 1, &isnull)));
+		wahook_event_text(&event, "message_id", wahook_result_text(i, 2));
+		wahook_event_uuid(&event, "correlation_id",
+						  no_correlation ? NULL : DatumGetUUIDP(correlation_id));
+		wahook_event_int(&event, "retry_count", DatumGetInt32(wahook_result(i, 4, &isnull)));
+		wahook_event_end(&event);
+	}
+}
+
 /* Resolves the dead letters of what was completed. */
 static void
 close_completion(Completion *completion)
@@ -81,7 +104,7 @@ close_completion(Completion *completion)
 		Datum values[] = {makeArrayResult(completion->retried, CurrentMemoryContext),
 						  TimestampTzGetDatum(completion->now)};
 
-		wahook_execute(&resolve_plan, values, NULL);
+		log_resolved(wahook_execute(&resolve_plan, values, NULL));
 	}
 }
 

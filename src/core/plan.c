@@ -130,6 +130,7 @@ wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls)
 Datum
 wahook_result(uint64 row, int column, bool *isnull)
 {
+	Assert(SPI_tuptable != NULL && row < SPI_tuptable->numvals);
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
 }
 

@@ -71,18 +71,30 @@ COMMENT ON FUNCTION @extschema@.get_or_create_conversation(text, text, text, tex
 CREATE FUNCTION @extschema@.record_processed_message(
 	p_whatsapp_message_id text, p_conversation_id uuid, p_correlation_id uuid,
 	p_processing_time_ms integer DEFAULT NULL, p_payload jsonb DEFAULT NULL)
-	RETURNS boolean LANGUAGE sql VOLATILE SECURITY DEFINER
+	RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS $$
-	WITH recorded AS (
-		INSERT INTO @extschema@.processed_webhook_messages (whatsapp_message_id, conversation_id,
+BEGIN
+	-- The bounds are those of a message that is received: ingest/envelope.h.
+	IF coalesce(octet_length(p_whatsapp_message_id), 0) NOT BETWEEN 1 AND 512 THEN
+		RAISE EXCEPTION 'p_whatsapp_message_id is null, empty or too long'
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'A message id has between 1 and 512 bytes.',
+				HINT = 'Pass the id of the message as it was delivered.';
+	END IF;
+	IF p_processing_time_ms < 0 THEN
+		RAISE EXCEPTION 'p_processing_time_ms is negative'
+			USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'Leave it null where it is not known.';
+	END IF;
+	INSERT INTO @extschema@.processed_webhook_messages (whatsapp_message_id, conversation_id,
 			correlation_id, processing_time_ms, payload, processed_at)
 		VALUES (p_whatsapp_message_id, p_conversation_id,
 			coalesce(p_correlation_id, gen_random_uuid()), p_processing_time_ms, p_payload,
 			clock_timestamp())
-		ON CONFLICT (whatsapp_message_id) DO NOTHING
-		RETURNING id)
-	SELECT EXISTS (SELECT FROM recorded)
-	$$;
+		ON CONFLICT (whatsapp_message_id) DO NOTHING;
+	RETURN FOUND;
+END
+$$;
 COMMENT ON FUNCTION @extschema@.record_processed_message(text, uuid, uuid, integer, jsonb) IS
 	'the idempotent insert for callers that process without a claim: true when this call recorded the message';
