@@ -13,6 +13,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -36,36 +37,45 @@ wahook_close_rows(wahook_RowReader *reader)
 	table_close(reader->heap, NoLock);
 }
 
-static wahook_RowState
-look_once(wahook_RowReader *reader, ScanKey keys, int nkeys)
+/*
+ * Looks at the index once. False when INSERT ... ON CONFLICT has a row on trial there: before long
+ * it is kept or, when it loses against another one, taken away as if it had never been. Then
+ * dirty->xmin and its token say what to wait for.
+ */
+static bool
+look_once(wahook_RowReader *reader, ScanKey keys, int nkeys, SnapshotData *dirty,
+		  wahook_RowState *state)
 {
-	SnapshotData dirty;
 	IndexScanDesc scan;
-	wahook_RowState state = WAHOOK_ROW_NONE;
 	HeapTuple arriving = NULL;
+	bool on_trial = false;
 
-	InitDirtySnapshot(dirty);
+	*state = WAHOOK_ROW_NONE;
+	InitDirtySnapshot(*dirty);
 	ExecClearTuple(reader->slot);
-	scan = wahook_index_beginscan(reader->heap, reader->index, &dirty, nkeys);
+	scan = wahook_index_beginscan(reader->heap, reader->index, dirty, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, reader->slot))
 	{
-		if (TransactionIdIsValid(dirty.xmin))
+		if (TransactionIdIsValid(dirty->xmin))
 		{
-			state = WAHOOK_ROW_ARRIVING;
+			on_trial = dirty->speculativeToken != 0;
+			if (on_trial)
+				break;
+			*state = WAHOOK_ROW_ARRIVING;
 			if (arriving)
 				heap_freetuple(arriving);
 			arriving = ExecCopySlotHeapTuple(reader->slot);
 			continue;
 		}
-		state = TransactionIdIsValid(dirty.xmax) ? WAHOOK_ROW_CHANGING : WAHOOK_ROW_STEADY;
+		*state = TransactionIdIsValid(dirty->xmax) ? WAHOOK_ROW_CHANGING : WAHOOK_ROW_STEADY;
 		break;
 	}
 	/* The slot keeps its own pin on the row's page. */
 	index_endscan(scan);
-	if (state == WAHOOK_ROW_ARRIVING)
+	if (!on_trial && *state == WAHOOK_ROW_ARRIVING)
 		ExecForceStoreHeapTuple(arriving, reader->slot, true);
-	return state;
+	return !on_trial;
 }
 
 /*
@@ -78,9 +88,18 @@ look_once(wahook_RowReader *reader, ScanKey keys, int nkeys)
 wahook_RowState
 wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 {
-	wahook_RowState state = look_once(reader, keys, nkeys);
+	SnapshotData dirty;
+	wahook_RowState state;
 
-	return state == WAHOOK_ROW_NONE ? look_once(reader, keys, nkeys) : state;
+	for (int look = 0; look < 2; look++)
+	{
+		/* The wait is for the end of one insertion, not of a transaction. */
+		while (!look_once(reader, keys, nkeys, &dirty, &state))
+			SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
+		if (state != WAHOOK_ROW_NONE)
+			break;
+	}
+	return state;
 }
 
 /*
