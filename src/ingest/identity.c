@@ -60,9 +60,13 @@ typedef struct Resolver
 
 static wahook_Plan create_plan =
 	{"INSERT INTO @extschema@.webhook_conversations (id, user_id, whatsapp_phone, phone_number_id)"
-	 " SELECT * FROM unnest($1, $2, $3, $4)",
+	 " SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
 	 4,
 	 {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}};
+
+static wahook_Plan not_needed_plan = {"DELETE FROM @extschema@.webhook_conversations WHERE id = $1",
+									  1,
+									  {UUIDOID}};
 
 static wahook_Plan add_plan =
 	{"INSERT INTO @extschema@.webhook_identities (phone_number_id, identity, kind, conversation_id)"
@@ -332,7 +336,7 @@ write_identities(wahook_Plan *plan, Identity **identities, int n)
 
 /*
  * Another transaction created the identity after we had looked and has committed by now: its
- * conversation is the user's, and the one that we were about to create is not needed.
+ * conversation is the user's, and one that we have just created is not needed.
  */
 static void
 join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n)
@@ -340,6 +344,7 @@ join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n
 	pg_uuid_t ours = identity->conversation_id;
 	pg_uuid_t theirs;
 	Datum values[] = {UUIDPGetDatum(&ours), UUIDPGetDatum(&theirs)};
+	bool created = false;
 
 	if (peek(resolver, identity->scope, identity->name, &theirs) == WAHOOK_ROW_NONE ||
 		memcmp(&ours, &theirs, sizeof(pg_uuid_t)) == 0)
@@ -348,12 +353,15 @@ join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n
 		if (memcmp(&senders[i].conversation_id, &ours, sizeof(pg_uuid_t)) == 0)
 		{
 			senders[i].conversation_id = theirs;
+			created |= list_member_ptr(resolver->created, &senders[i]);
 			resolver->created = list_delete_ptr(resolver->created, &senders[i]);
 		}
 	for (int i = 0; i < resolver->n; i++)
 		if (memcmp(&resolver->identities[i].conversation_id, &ours, sizeof(pg_uuid_t)) == 0)
 			resolver->identities[i].conversation_id = theirs;
 	wahook_execute(&redirect_plan, values, NULL);
+	if (created)
+		wahook_execute(&not_needed_plan, values, NULL);
 }
 
 static void
@@ -409,9 +417,10 @@ wahook_resolve_senders(wahook_Sender *senders, int n)
 	for (int i = 0; i < nleft; i++)
 		left[i] = list_nth(resolver.left, i);
 	write_identities(&leave_plan, left, nleft);
+	/* First the conversation, then the names by which others join it: they must see it arriving. */
+	create_conversations(resolver.created);
 	add_identities(&resolver, added, nadded, senders, n);
 	write_identities(&move_plan, moved, nmoved);
-	create_conversations(resolver.created);
 	wahook_close_rows(&resolver.rows);
 }
 
