@@ -3,7 +3,6 @@ package Wahook;
 
 use strict;
 use warnings;
-use Carp;
 use Exporter 'import';
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
@@ -11,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node delivery message await start_script finish_script sql_literal);
+our @EXPORT = qw(new_node delivery message await start_script finish_script);
 
 # A server that has wahook in the database postgres, in public. Settings are lines of postgresql.conf.
 sub new_node
@@ -40,13 +39,6 @@ sub delivery
 	return '{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages","value":'
 		. '{"messaging_product":"whatsapp","metadata":{"display_phone_number":"15550001","phone_number_id":"1001"},'
 		. qq("messages":[$messages]}}]}]});
-}
-
-sub sql_literal
-{
-	my ($text) = @_;
-	$text =~ s/'/''/g;
-	return "'$text'";
 }
 
 # Until the query answers t. The server may be going down and coming up again meanwhile.

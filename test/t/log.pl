@@ -105,6 +105,15 @@ unlike($node->safe_psql('postgres', 'SET ROLE nobody_special; SHOW ALL; SELECT *
 	local our $TODO = 'before the library is loaded, PostgreSQL shows a setting that it does not know to everybody';
 	unlike($stdout // '', qr/K1ngfisher/, 'nor does current_setting() before the library is loaded');
 }
+$node->append_conf('postgresql.conf', "session_preload_libraries = 'wahook'\n");
+$node->reload;
+# A new session that still began without the library would answer.
+await($node, "SELECT current_setting('session_preload_libraries') = 'wahook'", 'the reload');
+{
+	my ($status, $stdout, $stderr) = $node->psql('postgres', "SET ROLE nobody_special; SELECT current_setting('wahook.app_secret')");
+	isnt($status, 0, 'current_setting() is not for everybody where the library is preloaded');
+	unlike("$stdout$stderr", qr/K1ngfisher/, 'and tells nothing');
+}
 
 # --- a secret that is rotated by a reload
 
