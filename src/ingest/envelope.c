@@ -48,6 +48,19 @@ wahook_add_unreadable(wahook_Delivery *delivery, const wahook_Change *change, wa
 	update->reason = reason;
 }
 
+/* What is stored beside an update must not cost it: a part that jsonb can't hold is set apart. */
+void
+wahook_keep_storable(wahook_Delivery *delivery, const wahook_Change *change, wahook_Span *part,
+					 int max_depth)
+{
+	const char *reason = part->len > 0 ? wahook_check_json(*part, max_depth) : NULL;
+
+	if (reason == NULL)
+		return;
+	wahook_add_unreadable(delivery, change, *part, reason);
+	part->len = 0;
+}
+
 /* Steps over a value that is not of the kind that must be here; null is nothing. */
 static bool
 skip_other(Reader *reader, wahook_Cursor *cursor, const wahook_Change *change, const char *reason)
@@ -100,10 +113,15 @@ read_changes(Reader *reader, wahook_Cursor *cursor, const wahook_Entry *entry)
 {
 	bool more;
 
-	while (wahook_next_element(cursor, &more) && more)
+	for (;;)
+	{
+		if (!wahook_next_element(cursor, &more))
+			return false;
+		if (!more)
+			return true;
 		if (!read_change(reader, cursor, entry))
 			return false;
-	return !more && cursor->at[-1] == ']';
+	}
 }
 
 /* An entry: {"id": ..., "time": ..., "changes": [...]}. */
@@ -141,6 +159,8 @@ read_entry(Reader *reader, wahook_Cursor *cursor)
 		else if (wahook_key_is(key, "time"))
 			entry->time = value;
 	}
+	wahook_keep_storable(reader->delivery, change, &entry->id, reader->max_depth);
+	wahook_keep_storable(reader->delivery, change, &entry->time, reader->max_depth);
 	entry->name = wahook_scalar_text(entry->id, reader->max_depth);
 	return true;
 }
@@ -152,10 +172,15 @@ read_entries(Reader *reader, wahook_Cursor *cursor)
 
 	if (!wahook_enter(cursor, '['))
 		return skip_other(reader, cursor, NULL, "entry is not an array");
-	while (wahook_next_element(cursor, &more) && more)
+	for (;;)
+	{
+		if (!wahook_next_element(cursor, &more))
+			return false;
+		if (!more)
+			return true;
 		if (!read_entry(reader, cursor))
 			return false;
-	return !more && cursor->at[-1] == ']';
+	}
 }
 
 /* Valid JSON that is no envelope is kept whole; what is not JSON is the caller's error. */

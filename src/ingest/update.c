@@ -32,6 +32,9 @@ typedef struct Context
 
 typedef void (*ElementReader)(Context *, wahook_Span, const json_t *);
 
+/* Of milliseconds: those of any more digits can be past the last time that PostgreSQL knows. */
+#define MAX_TIMESTAMP_DIGITS 15
+
 /* Dots join a kind's parts; what Meta may invent tomorrow is bounded. */
 static const char *
 make_kind(const char *first, const char *second)
@@ -85,10 +88,11 @@ static TimestampTz
 read_timestamp(const json_t *object)
 {
 	const int64 epoch_s = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY;
-	char *text = wahook_json_text(object, "timestamp", 16);
+	char *text = wahook_json_text(object, "timestamp", MAX_TIMESTAMP_DIGITS);
 	int64 value;
 
-	if (text == NULL || strspn(text, "0123456789") != strlen(text))
+	if (text == NULL || strlen(text) > MAX_TIMESTAMP_DIGITS ||
+		strspn(text, "0123456789") != strlen(text))
 		return DT_NOBEGIN;
 	value = strtoll(text, NULL, 10);
 	if (strlen(text) > 12)
@@ -285,12 +289,16 @@ read_elements(Context *context, wahook_Span array, ElementReader read)
 		wahook_add_unreadable(context->delivery, context->change, array, "not an array");
 		return true;
 	}
-	while (wahook_next_element(&cursor, &more) && more)
+	for (;;)
 	{
 		const char *reason = "not an object";
 		wahook_Span span;
 		json_t *element;
 
+		if (!wahook_next_element(&cursor, &more))
+			return false;
+		if (!more)
+			return true;
 		if (!wahook_skip_value(&cursor, &span))
 			return false;
 		element = wahook_parse_json(span, context->max_depth, &reason);
@@ -299,7 +307,6 @@ read_elements(Context *context, wahook_Span array, ElementReader read)
 		else
 			wahook_add_unreadable(context->delivery, context->change, span, reason);
 	}
-	return !more && cursor.at[-1] == ']';
 }
 
 static void
@@ -385,7 +392,8 @@ read_notice(Context *context)
 	update->kind = make_kind(field, detail);
 }
 
-static void
+/* False when the text is not JSON. */
+static bool
 read_shared_parts(Context *context)
 {
 	wahook_Change *change = context->change;
@@ -405,12 +413,9 @@ read_shared_parts(Context *context)
 			change->metadata.len = 0;
 		}
 	}
-	if (ncontacts > 0)
-	{
-		context->contacts = palloc_array(json_t *, ncontacts);
-		context->contact_spans = palloc_array(wahook_Span, ncontacts);
-		read_elements(context, change->contacts, keep_contact);
-	}
+	context->contacts = palloc_array(json_t *, Max(ncontacts, 1));
+	context->contact_spans = palloc_array(wahook_Span, Max(ncontacts, 1));
+	return read_elements(context, change->contacts, keep_contact);
 }
 
 bool
@@ -421,6 +426,7 @@ wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span
 	Value parts = {0};
 	int before = delivery->n;
 
+	wahook_keep_storable(delivery, change, &change->field, max_depth);
 	change->field_name = wahook_scalar_text(change->field, max_depth);
 	if (change->value.len == 0 || change->value.start[0] != '{')
 	{
@@ -429,8 +435,7 @@ wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span
 	}
 	if (!split_value(change, &parts))
 		return false;
-	read_shared_parts(&context);
-	if (!read_elements(&context, parts.messages, read_message) ||
+	if (!read_shared_parts(&context) || !read_elements(&context, parts.messages, read_message) ||
 		!read_elements(&context, parts.statuses, read_status) ||
 		!read_elements(&context, parts.calls, read_call) ||
 		!read_elements(&context, parts.echoes, read_echo) ||

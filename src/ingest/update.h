@@ -10,6 +10,8 @@ extern wahook_Update *wahook_add_update(wahook_Delivery *delivery, wahook_Update
 										const wahook_Change *change, wahook_Span raw);
 extern void wahook_add_unreadable(wahook_Delivery *delivery, const wahook_Change *change,
 								  wahook_Span raw, const char *reason);
+extern void wahook_keep_storable(wahook_Delivery *delivery, const wahook_Change *change,
+								 wahook_Span *part, int max_depth);
 
 /*
  * Adds the updates of a change whose field and value are known; whole is all of its text. False
