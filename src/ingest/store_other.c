@@ -7,12 +7,14 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "core/plan.h"
 #include "core/columns.h"
+#include "core/plan.h"
+#include "core/uuid.h"
 
 /*
  * The statuses of one message that come in one delivery are merged before they are written: a row
- * can't be updated twice by one statement. $n of the result tells which update changed something.
+ * can't be updated twice by one statement. By windows and not by a join, which these plans would
+ * do as a nested loop.
  */
 static wahook_Plan status_plan =
 	{"WITH given AS ("
@@ -20,23 +22,21 @@ static wahook_Plan status_plan =
 	 " FROM unnest($1, $2, $3, $4, $5, $6, $7)"
 	 " AS s (whatsapp_message_id, recipient, type, status, status_at, phone_number_id, payload)"
 	 "), furthest AS ("
-	 "SELECT DISTINCT ON (whatsapp_message_id, recipient, type) * FROM given"
-	 " ORDER BY whatsapp_message_id, recipient, type, rank DESC, status_at DESC NULLS LAST"
-	 "), times AS ("
-	 "SELECT whatsapp_message_id, recipient, type,"
-	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'sent') AS sent_at,"
-	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'delivered') AS delivered_at,"
-	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'read') AS read_at,"
-	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'played') AS played_at,"
-	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'failed') AS failed_at"
-	 " FROM given GROUP BY 1, 2, 3)"
+	 "SELECT DISTINCT ON (whatsapp_message_id, recipient, type) *,"
+	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'sent') OVER message AS sent_at,"
+	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'delivered') OVER message"
+	 " AS delivered_at,"
+	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'read') OVER message AS read_at,"
+	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'played') OVER message AS played_at,"
+	 " min(coalesce(status_at, $9)) FILTER (WHERE status = 'failed') OVER message AS failed_at"
+	 " FROM given WINDOW message AS (PARTITION BY whatsapp_message_id, recipient, type)"
+	 " ORDER BY whatsapp_message_id, recipient, type, rank DESC, status_at DESC NULLS LAST)"
 	 " INSERT INTO @extschema@.webhook_message_statuses AS s (whatsapp_message_id, recipient, type,"
 	 " status, status_at, sent_at, delivered_at, read_at, played_at, failed_at, phone_number_id,"
 	 " errors, payload, correlation_id)"
-	 " SELECT f.whatsapp_message_id, f.recipient, f.type, f.status, f.status_at, t.sent_at,"
-	 " t.delivered_at, t.read_at, t.played_at, t.failed_at, f.phone_number_id,"
-	 " f.payload->'status'->'errors', f.payload, $8"
-	 " FROM furthest f JOIN times t USING (whatsapp_message_id, recipient, type)"
+	 " SELECT f.whatsapp_message_id, f.recipient, f.type, f.status, f.status_at, f.sent_at,"
+	 " f.delivered_at, f.read_at, f.played_at, f.failed_at, f.phone_number_id,"
+	 " f.payload->'status'->'errors', f.payload, $8 FROM furthest f"
 	 " ORDER BY f.whatsapp_message_id, f.recipient, f.type"
 	 " ON CONFLICT (whatsapp_message_id, recipient, type) DO UPDATE SET"
 	 " status = CASE WHEN @extschema@.webhook_status_advances(s.status, s.status_at,"
@@ -66,17 +66,15 @@ static wahook_Plan status_plan =
 static wahook_Plan notice_plan =
 	{"WITH given AS ("
 	 "SELECT n.*, sha256(convert_to(n.payload::text, 'UTF8')) AS content_hash"
-	 " FROM unnest($1, $2, $3, $4, $5) AS n (n, kind, entry_id, phone_number_id, payload)"
-	 "), distinct_given AS ("
-	 "SELECT DISTINCT ON (content_hash) * FROM given ORDER BY content_hash, n"
-	 "), written AS ("
-	 "INSERT INTO @extschema@.webhook_notices (content_hash, kind, entry_id, phone_number_id,"
+	 " FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY"
+	 " AS n (id, kind, entry_id, phone_number_id, payload, n))"
+	 " INSERT INTO @extschema@.webhook_notices (id, content_hash, kind, entry_id, phone_number_id,"
 	 " payload, correlation_id, received_at)"
-	 " SELECT content_hash, kind, entry_id, phone_number_id, payload, $6, $7 FROM distinct_given"
-	 " ON CONFLICT (content_hash) DO NOTHING RETURNING content_hash)"
-	 " SELECT d.n FROM distinct_given d JOIN written w USING (content_hash)",
+	 " SELECT DISTINCT ON (content_hash) id, content_hash, kind, entry_id, phone_number_id,"
+	 " payload, $6, $7 FROM given ORDER BY content_hash, n"
+	 " ON CONFLICT (content_hash) DO NOTHING RETURNING id",
 	 7,
-	 {INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID, UUIDOID,
+	 {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID, UUIDOID,
 	  TIMESTAMPTZOID}};
 
 static wahook_Plan quarantine_plan =
@@ -100,16 +98,39 @@ count_class(const wahook_Intake *intake, wahook_UpdateClass class)
 	return n;
 }
 
-/* Whether the status is one of the rows that the statement changed. */
-static bool
-is_written(const wahook_Update *status, SPITupleTable *rows)
+typedef struct StatusKey
 {
-	for (uint64 i = 0; i < rows->numvals; i++)
-		if (strcmp(SPI_getvalue(rows->vals[i], rows->tupdesc, 1), status->id) == 0 &&
-			strcmp(SPI_getvalue(rows->vals[i], rows->tupdesc, 2), status->recipient) == 0 &&
-			strcmp(SPI_getvalue(rows->vals[i], rows->tupdesc, 3), status->status_type) == 0)
-			return true;
-	return false;
+	const char *whatsapp_message_id;
+	const char *recipient;
+	const char *type;
+} StatusKey;
+
+static int
+compare_status_keys(const void *a, const void *b)
+{
+	const StatusKey *left = a;
+	const StatusKey *right = b;
+	int order = strcmp(left->whatsapp_message_id, right->whatsapp_message_id);
+
+	if (order == 0)
+		order = strcmp(left->recipient, right->recipient);
+	return order != 0 ? order : strcmp(left->type, right->type);
+}
+
+/* The keys of the rows that the last statement wrote, sorted. */
+static StatusKey *
+written_statuses(uint64 n)
+{
+	StatusKey *keys = palloc_array(StatusKey, Max(n, 1));
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		keys[i].whatsapp_message_id = wahook_result_text(i, 1);
+		keys[i].recipient = wahook_result_text(i, 2);
+		keys[i].type = wahook_result_text(i, 3);
+	}
+	qsort(keys, n, sizeof(StatusKey), compare_status_keys);
+	return keys;
 }
 
 void
@@ -120,7 +141,8 @@ wahook_store_statuses(wahook_Intake *intake)
 	static const Oid types[] = {TEXTOID,        TEXTOID, TEXTOID, TEXTOID,
 								TIMESTAMPTZOID, TEXTOID, JSONBOID};
 	Datum values[9];
-	SPITupleTable *rows;
+	StatusKey *keys;
+	uint64 written;
 
 	if (n == 0)
 		return;
@@ -148,12 +170,31 @@ wahook_store_statuses(wahook_Intake *intake)
 		values[i] = wahook_finish_column(&columns[i]);
 	values[7] = UUIDPGetDatum(&intake->correlation_id);
 	values[8] = TimestampTzGetDatum(intake->now);
-	wahook_execute(&status_plan, values, NULL);
-	rows = SPI_tuptable;
+	written = wahook_execute(&status_plan, values, NULL);
+	keys = written_statuses(written);
 	for (int i = 0; i < intake->n; i++)
-		if (intake->outcomes[i].update->class == WAHOOK_STATUS)
+	{
+		const wahook_Update *update = intake->outcomes[i].update;
+		StatusKey key = {update->id, update->recipient, update->status_type};
+
+		if (update->class == WAHOOK_STATUS)
 			intake->outcomes[i].outcome =
-				is_written(intake->outcomes[i].update, rows) ? "recorded" : "duplicate";
+				bsearch(&key, keys, written, sizeof(StatusKey), compare_status_keys) ? "recorded"
+																					 : "duplicate";
+	}
+}
+
+/* A notice's outcome is found again by the id it was to be written with. */
+typedef struct Notice
+{
+	pg_uuid_t id;
+	wahook_Outcome *outcome;
+} Notice;
+
+static int
+compare_notices(const void *a, const void *b)
+{
+	return memcmp(&((const Notice *) a)->id, &((const Notice *) b)->id, sizeof(pg_uuid_t));
 }
 
 /* The business itself reported a new user id: the identity moves, there is no message. */
@@ -182,15 +223,19 @@ void
 wahook_store_notices(wahook_Intake *intake)
 {
 	int n = count_class(intake, WAHOOK_NOTICE);
-	static const Oid types[] = {INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID};
+	static const Oid types[] = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID};
 	wahook_Column columns[lengthof(types)];
 	Datum values[7];
+	Notice *notices;
+	Notice *next;
 	uint64 written;
 
 	if (n == 0)
 		return;
 	for (size_t i = 0; i < lengthof(types); i++)
 		wahook_start_column(&columns[i], types[i], n);
+	notices = palloc_array(Notice, n);
+	next = notices;
 	for (int i = 0; i < intake->n; i++)
 	{
 		const wahook_Update *update = intake->outcomes[i].update;
@@ -201,7 +246,10 @@ wahook_store_notices(wahook_Intake *intake)
 		if (update->class != WAHOOK_NOTICE)
 			continue;
 		intake->outcomes[i].outcome = "duplicate";
-		wahook_add_value(&columns[0], Int32GetDatum(i), false);
+		next->outcome = &intake->outcomes[i];
+		wahook_new_uuid(&next->id);
+		wahook_add_uuid(&columns[0], &next->id);
+		next++;
 		wahook_add_text(&columns[1], update->kind);
 		wahook_add_text(&columns[2], change->entry->name);
 		wahook_add_text(&columns[3], change->phone_number_id);
@@ -216,11 +264,15 @@ wahook_store_notices(wahook_Intake *intake)
 	values[5] = UUIDPGetDatum(&intake->correlation_id);
 	values[6] = TimestampTzGetDatum(intake->now);
 	written = wahook_execute(&notice_plan, values, NULL);
+	qsort(notices, n, sizeof(Notice), compare_notices);
 	for (uint64 i = 0; i < written; i++)
 	{
+		Notice key;
 		bool isnull;
 
-		intake->outcomes[DatumGetInt32(wahook_result(i, 1, &isnull))].outcome = "recorded";
+		key.id = *DatumGetUUIDP(wahook_result(i, 1, &isnull));
+		((Notice *) bsearch(&key, notices, n, sizeof(Notice), compare_notices))->outcome->outcome =
+			"recorded";
 	}
 	move_identities(intake);
 }
