@@ -67,7 +67,7 @@ wahook_get_or_create_conversation(PG_FUNCTION_ARGS)
 						errhint("Pass one of them, or both.")));
 
 	wahook_begin(fcinfo);
-	wahook_resolve_senders(&sender, 1);
+	wahook_write_senders(wahook_look_up_senders(&sender, 1));
 	*id = sender.conversation_id;
 	{
 		Datum values[] = {UUIDPGetDatum(id),

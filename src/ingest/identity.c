@@ -48,15 +48,17 @@ typedef struct Identity
 	pg_uuid_t conversation_id;
 } Identity;
 
-typedef struct Resolver
+struct wahook_Resolver
 {
+	wahook_Sender *senders;
+	int nsenders;
 	wahook_RowReader rows;
 	Identity *identities;
 	int n;
 	int max;
 	List *created; /* wahook_Sender whose conversation is new */
 	List *left;    /* Identity copies that no longer lead to their conversation */
-} Resolver;
+};
 
 static wahook_Plan create_plan =
 	{"INSERT INTO @extschema@.webhook_conversations (id, user_id, whatsapp_phone, phone_number_id)"
@@ -118,7 +120,7 @@ static bool creating = false;
 PG_FUNCTION_INFO_V1(wahook_register_identities);
 
 static wahook_RowState
-peek(Resolver *resolver, const char *scope, const char *name, pg_uuid_t *conversation_id)
+peek(wahook_Resolver *resolver, const char *scope, const char *name, pg_uuid_t *conversation_id)
 {
 	ScanKeyData keys[2];
 	wahook_RowState state;
@@ -139,7 +141,7 @@ peek(Resolver *resolver, const char *scope, const char *name, pg_uuid_t *convers
 
 /* What is known of an identity, by this delivery so far or in the table. */
 static Identity *
-look_up(Resolver *resolver, const char *scope, const char *name)
+look_up(wahook_Resolver *resolver, const char *scope, const char *name)
 {
 	uint32 hash = hash_bytes((const unsigned char *) name, strlen(name));
 	Identity *identity;
@@ -188,7 +190,7 @@ belongs_to_other_user(const pg_uuid_t *conversation_id, const char *user_id)
 }
 
 static void
-leave(Resolver *resolver, Identity *identity, const pg_uuid_t *conversation_id)
+leave(wahook_Resolver *resolver, Identity *identity, const pg_uuid_t *conversation_id)
 {
 	Identity *copy;
 
@@ -202,7 +204,7 @@ leave(Resolver *resolver, Identity *identity, const pg_uuid_t *conversation_id)
 }
 
 static void
-resolve(Resolver *resolver, wahook_Sender *sender)
+resolve(wahook_Resolver *resolver, wahook_Sender *sender)
 {
 	const char *scope = sender->phone_number_id ? sender->phone_number_id : "";
 	Identity *phone = sender->phone ? look_up(resolver, scope, sender->phone) : NULL;
@@ -339,8 +341,9 @@ write_identities(wahook_Plan *plan, Identity **identities, int n)
  * conversation is the user's, and one that we have just created is not needed.
  */
 static void
-join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n)
+join_rival(wahook_Resolver *resolver, Identity *identity)
 {
+	wahook_Sender *senders = resolver->senders;
 	pg_uuid_t ours = identity->conversation_id;
 	pg_uuid_t theirs;
 	Datum values[] = {UUIDPGetDatum(&ours), UUIDPGetDatum(&theirs)};
@@ -349,7 +352,7 @@ join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n
 	if (peek(resolver, identity->scope, identity->name, &theirs) == WAHOOK_ROW_NONE ||
 		memcmp(&ours, &theirs, sizeof(pg_uuid_t)) == 0)
 		return;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < resolver->nsenders; i++)
 		if (memcmp(&senders[i].conversation_id, &ours, sizeof(pg_uuid_t)) == 0)
 		{
 			senders[i].conversation_id = theirs;
@@ -365,7 +368,7 @@ join_rival(Resolver *resolver, Identity *identity, wahook_Sender *senders, int n
 }
 
 static void
-add_identities(Resolver *resolver, Identity **added, int n, wahook_Sender *senders, int nsenders)
+add_identities(wahook_Resolver *resolver, Identity **added, int n)
 {
 	uint64 written = write_identities(&add_plan, added, n);
 	SPITupleTable *rows = SPI_tuptable;
@@ -380,48 +383,68 @@ add_identities(Resolver *resolver, Identity **added, int n, wahook_Sender *sende
 			ours = strcmp(SPI_getvalue(rows->vals[row], rows->tupdesc, 1), added[i]->scope) == 0 &&
 				   strcmp(SPI_getvalue(rows->vals[row], rows->tupdesc, 2), added[i]->name) == 0;
 		if (!ours)
-			join_rival(resolver, added[i], senders, nsenders);
+			join_rival(resolver, added[i]);
 	}
 }
 
-void
-wahook_resolve_senders(wahook_Sender *senders, int n)
+wahook_Resolver *
+wahook_look_up_senders(wahook_Sender *senders, int n)
 {
-	Resolver resolver = {.max = 4 * n};
-	Identity **added;
-	Identity **moved;
-	Identity **left;
-	int nleft;
+	wahook_Resolver *resolver = palloc0_object(wahook_Resolver);
+
+	resolver->senders = senders;
+	resolver->nsenders = n;
+	resolver->max = 4 * n;
+	resolver->identities = palloc_array(Identity, Max(resolver->max, 1));
+	wahook_open_rows(&resolver->rows, "webhook_identities", "webhook_identities_pkey",
+					 RowExclusiveLock);
+	for (int i = 0; i < n; i++)
+		resolve(resolver, &senders[i]);
+	return resolver;
+}
+
+bool
+wahook_senders_change(const wahook_Resolver *resolver)
+{
+	if (resolver->created != NIL || resolver->left != NIL)
+		return true;
+	for (int i = 0; i < resolver->n; i++)
+		if (resolver->identities[i].fate == ADDED || resolver->identities[i].fate == MOVED)
+			return true;
+	return false;
+}
+
+void
+wahook_forget_senders(wahook_Resolver *resolver)
+{
+	wahook_close_rows(&resolver->rows);
+}
+
+void
+wahook_write_senders(wahook_Resolver *resolver)
+{
+	Identity **added = palloc_array(Identity *, Max(resolver->n, 1));
+	Identity **moved = palloc_array(Identity *, Max(resolver->n, 1));
+	int nleft = list_length(resolver->left);
+	Identity **left = palloc_array(Identity *, Max(nleft, 1));
 	int nadded = 0;
 	int nmoved = 0;
 
-	if (n == 0)
-		return;
-	resolver.identities = palloc_array(Identity, resolver.max);
-	added = palloc_array(Identity *, resolver.max);
-	moved = palloc_array(Identity *, resolver.max);
-	wahook_open_rows(&resolver.rows, "webhook_identities", "webhook_identities_pkey",
-					 RowExclusiveLock);
-	for (int i = 0; i < n; i++)
-		resolve(&resolver, &senders[i]);
-
-	for (int i = 0; i < resolver.n; i++)
+	for (int i = 0; i < resolver->n; i++)
 	{
-		if (resolver.identities[i].fate == ADDED)
-			added[nadded++] = &resolver.identities[i];
-		else if (resolver.identities[i].fate == MOVED)
-			moved[nmoved++] = &resolver.identities[i];
+		if (resolver->identities[i].fate == ADDED)
+			added[nadded++] = &resolver->identities[i];
+		else if (resolver->identities[i].fate == MOVED)
+			moved[nmoved++] = &resolver->identities[i];
 	}
-	nleft = list_length(resolver.left);
-	left = palloc_array(Identity *, nleft + 1);
 	for (int i = 0; i < nleft; i++)
-		left[i] = list_nth(resolver.left, i);
+		left[i] = list_nth(resolver->left, i);
 	write_identities(&leave_plan, left, nleft);
 	/* First the conversation, then the names by which others join it: they must see it arriving. */
-	create_conversations(resolver.created);
-	add_identities(&resolver, added, nadded, senders, n);
+	create_conversations(resolver->created);
+	add_identities(resolver, added, nadded);
 	write_identities(&move_plan, moved, nmoved);
-	wahook_close_rows(&resolver.rows);
+	wahook_close_rows(&resolver->rows);
 }
 
 /*
@@ -431,7 +454,7 @@ wahook_resolve_senders(wahook_Sender *senders, int n)
 static void
 add_free_names(const pg_uuid_t *id, const char *scope, const char *const *names, int n)
 {
-	Resolver resolver = {0};
+	wahook_Resolver resolver = {0};
 	Identity identities[2];
 	Identity *added[2];
 	int nadded = 0;

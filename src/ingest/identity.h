@@ -20,16 +20,29 @@ typedef struct wahook_Sender
 	const char *new_phone; /* from now on */
 	const char *new_user_id;
 
-	/* set by wahook_resolve_senders() */
+	/* set by wahook_look_up_senders() */
 	pg_uuid_t conversation_id;
 	bool announce; /* the conversation's row does not know these names yet */
 } wahook_Sender;
 
+/* What must be written so that the senders are found; it points to the senders. */
+typedef struct wahook_Resolver wahook_Resolver;
+
 /*
- * Finds the conversations of senders and creates those that are missing, with what leads to them.
- * Waits for no other transaction: a conversation that another one is creating is joined unseen.
+ * Finds the conversations of senders, writing nothing yet. Waits for no other transaction: a
+ * conversation that another one is creating is joined unseen. Must be followed by one of the
+ * last two.
  */
-extern void wahook_resolve_senders(wahook_Sender *senders, int n);
+extern wahook_Resolver *wahook_look_up_senders(wahook_Sender *senders, int n);
+
+/* Whether there is anything to write: a name is new, or leads elsewhere from now on. */
+extern bool wahook_senders_change(const wahook_Resolver *resolver);
+
+/* Creates the conversations that are missing, and what leads to them. May change the senders. */
+extern void wahook_write_senders(wahook_Resolver *resolver);
+
+/* Leaves everything as it was found. */
+extern void wahook_forget_senders(wahook_Resolver *resolver);
 
 /*
  * Creates a conversation that messages were received into while another transaction was creating

@@ -19,7 +19,8 @@ typedef struct wahook_Outcome
 	const char *outcome;
 	bool has_conversation;
 	pg_uuid_t conversation_id;
-	bool announce; /* below: of messages */
+	const struct wahook_Outcome *repeats; /* below: of messages; null: the first in its delivery */
+	bool announce;
 	pg_uuid_t message_id;
 	Datum payload;
 } wahook_Outcome;

@@ -10,11 +10,19 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "core/columns.h"
 #include "core/event.h"
+#include "core/plan.h"
 #include "core/table.h"
 #include "core/tables.h"
 #include "core/uuid.h"
 #include "ingest/queue.h"
+
+static wahook_Plan known_plan =
+	{"SELECT m.n::integer, p.conversation_id FROM unnest($1) WITH ORDINALITY AS m (id, n)"
+	 " JOIN @extschema@.processed_webhook_messages p ON p.whatsapp_message_id = m.id",
+	 1,
+	 {TEXTARRAYOID}};
 
 Datum
 wahook_build_payload(const char *key, wahook_Span value, ...)
@@ -57,8 +65,59 @@ by_message_id(const void *a, const void *b)
 	return *left < *right ? -1 : 1; /* they lie in one array, in order of arrival */
 }
 
-static void
-resolve_senders(wahook_Outcome **messages, int n)
+/*
+ * Moves the messages that were accepted before, or that came earlier in this delivery, behind the
+ * others. Returns how many others there are.
+ */
+static int
+set_known_apart(wahook_Outcome **messages, int n)
+{
+	wahook_Outcome **sorted = palloc_array(wahook_Outcome *, n);
+	wahook_Column ids;
+	Datum values[1];
+	uint64 known;
+	int nnew = 0;
+	int nknown = 0;
+
+	wahook_start_column(&ids, TEXTOID, n);
+	for (int i = 0; i < n; i++)
+	{
+		wahook_add_text(&ids, messages[i]->update->id);
+		sorted[i] = messages[i];
+	}
+	qsort(sorted, n, sizeof(wahook_Outcome *), by_message_id);
+	for (int i = 1; i < n; i++)
+		if (strcmp(sorted[i - 1]->update->id, sorted[i]->update->id) == 0)
+		{
+			sorted[i]->outcome = "duplicate";
+			sorted[i]->repeats = sorted[i - 1];
+		}
+	values[0] = wahook_finish_column(&ids);
+	known = wahook_execute(&known_plan, values, NULL);
+	for (uint64 i = 0; i < known; i++)
+	{
+		bool isnull;
+		wahook_Outcome *message = messages[DatumGetInt32(wahook_result(i, 1, &isnull)) - 1];
+		Datum id = wahook_result(i, 2, &isnull);
+
+		message->outcome = "duplicate";
+		message->has_conversation = !isnull;
+		if (!isnull)
+			message->conversation_id = *DatumGetUUIDP(id);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		if (messages[i]->outcome == NULL)
+			messages[nnew++] = messages[i];
+		else
+			sorted[nknown++] = messages[i];
+	}
+	memcpy(&messages[nnew], sorted, sizeof(wahook_Outcome *) * nknown);
+	return nnew;
+}
+
+static wahook_Sender *
+senders_of(wahook_Outcome **messages, int n)
 {
 	wahook_Sender *senders = palloc0_array(wahook_Sender, Max(n, 1));
 
@@ -72,13 +131,41 @@ resolve_senders(wahook_Outcome **messages, int n)
 		senders[i].new_phone = update->new_phone;
 		senders[i].new_user_id = update->new_user_id;
 	}
-	wahook_resolve_senders(senders, n);
+	return senders;
+}
+
+/*
+ * Finds the conversations of the messages. Returns how many messages are left to be accepted, at
+ * the front. An old message that is delivered again must not change who leads where: its sender
+ * may have another number by now, or the number another owner. So before anything is changed, the
+ * messages that are known already are set apart; where nothing is, accepting tells them.
+ */
+static int
+resolve_senders(wahook_Outcome **messages, int n)
+{
+	wahook_Sender *senders = senders_of(messages, n);
+	wahook_Resolver *resolver = wahook_look_up_senders(senders, n);
+
+	if (wahook_senders_change(resolver))
+	{
+		int nnew = set_known_apart(messages, n);
+
+		if (nnew < n)
+		{
+			wahook_forget_senders(resolver);
+			n = nnew;
+			senders = senders_of(messages, n);
+			resolver = wahook_look_up_senders(senders, n);
+		}
+	}
+	wahook_write_senders(resolver);
 	for (int i = 0; i < n; i++)
 	{
 		messages[i]->has_conversation = true;
 		messages[i]->conversation_id = senders[i].conversation_id;
 		messages[i]->announce = senders[i].announce;
 	}
+	return n;
 }
 
 /*
@@ -199,6 +286,24 @@ queue_conversations(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	wahook_close_table(&queue);
 }
 
+/* A message that repeats one of the same delivery has its conversation. */
+static void
+name_repeated(wahook_Outcome **messages, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const wahook_Outcome *first = messages[i]->repeats;
+
+		while (first && first->repeats)
+			first = first->repeats;
+		if (first && !messages[i]->has_conversation)
+		{
+			messages[i]->has_conversation = first->has_conversation;
+			messages[i]->conversation_id = first->conversation_id;
+		}
+	}
+}
+
 static void
 log_duplicates(const wahook_Intake *intake, wahook_Outcome **messages, int n)
 {
@@ -220,6 +325,7 @@ wahook_store_messages(wahook_Intake *intake)
 {
 	wahook_Outcome **messages = palloc_array(wahook_Outcome *, Max(intake->n, 1));
 	int n = 0;
+	int nnew;
 
 	for (int i = 0; i < intake->n; i++)
 		if (intake->outcomes[i].update->class == WAHOOK_MESSAGE)
@@ -234,9 +340,13 @@ wahook_store_messages(wahook_Intake *intake)
 			wahook_build_payload("message", update->raw, "contact", update->contact, "metadata",
 								 update->change->metadata, NULL);
 	}
-	resolve_senders(messages, n);
-	accept(intake, messages, n);
-	enqueue(intake, messages, n);
-	queue_conversations(intake, messages, n);
+	nnew = resolve_senders(messages, n);
+	if (nnew > 0)
+	{
+		accept(intake, messages, nnew);
+		enqueue(intake, messages, nnew);
+		queue_conversations(intake, messages, nnew);
+	}
+	name_repeated(&messages[nnew], n - nnew);
 	log_duplicates(intake, messages, n);
 }

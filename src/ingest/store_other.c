@@ -216,7 +216,8 @@ move_identities(wahook_Intake *intake)
 		senders[n].user_id = update->user_id;
 		senders[n++].new_user_id = update->new_user_id;
 	}
-	wahook_resolve_senders(senders, n);
+	if (n > 0)
+		wahook_write_senders(wahook_look_up_senders(senders, n));
 }
 
 void
