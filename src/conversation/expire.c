@@ -25,7 +25,7 @@ static wahook_Plan lose_plan =
 	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
 	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms)"
 	 " SELECT message_id, attempts + losses, 'lost', $1, $3, service, $4, $5,"
-	 " (extract(epoch FROM $5 - $4) * 1000)::integer FROM lost)"
+	 " least(greatest(extract(epoch FROM $5 - $4) * 1000, 0), 2147483647)::integer FROM lost)"
 	 " SELECT array_agg(seq ORDER BY seq) FROM lost WHERE losses >= $6",
 	 6,
 	 {UUIDOID, INT8ARRAYOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
