@@ -265,7 +265,11 @@ claim_conversation(Claim *claim, const pg_uuid_t *id, TimestampTz *until)
 	take_messages(claim, id, &batch);
 	if (batch.service == NULL)
 	{
-		wahook_requeue(&claim->store, id);
+		/* What an expired lock had claimed has been counted as lost: the lock goes with it. */
+		if (conversation.locked)
+			wahook_unlock(&claim->store, id, claim->now);
+		else
+			wahook_requeue(&claim->store, id);
 		return false;
 	}
 	update_conversation(claim, &conversation, &batch);
