@@ -261,7 +261,7 @@ claim_conversation(Claim *claim, const pg_uuid_t *id, TimestampTz *until)
 	if (!wahook_try_lock_row(rows))
 		return false;
 
-	wahook_expire_claim(&conversation, claim->now);
+	wahook_expire_claim(rows, &conversation, claim->now);
 	take_messages(claim, id, &batch);
 	if (batch.service == NULL)
 	{

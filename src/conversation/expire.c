@@ -4,6 +4,7 @@
  */
 #include "conversation/expire.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/timestamp.h"
@@ -60,7 +61,7 @@ static wahook_Plan time_out_plan =
 	 {UUIDARRAYOID, TIMESTAMPTZOID}};
 
 void
-wahook_expire_claim(const wahook_Conversation *conversation, TimestampTz now)
+wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, TimestampTz now)
 {
 	Datum values[] = {UUIDPGetDatum(&conversation->id),
 					  PointerGetDatum(conversation->claimed),
@@ -83,6 +84,10 @@ wahook_expire_claim(const wahook_Conversation *conversation, TimestampTz now)
 		Datum give_up[] = {values[0], given_up};
 
 		wahook_execute(&give_up_plan, give_up, NULL);
+
+		/* It counts the error in the conversation's row, which the caller goes on to change. */
+		CommandCounterIncrement();
+		(void) wahook_peek_conversation(rows, &conversation->id, conversation);
 	}
 }
 
@@ -111,15 +116,17 @@ release_expired(TimestampTz now, TimestampTz idle_since)
 		bool isnull;
 		pg_uuid_t *id = DatumGetUUIDP(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull));
 		wahook_Conversation conversation;
+		TimestampTz last_activity_at;
 
 		if (wahook_peek_conversation(&store.conversations.rows, id, &conversation) !=
 				WAHOOK_ROW_STEADY ||
 			!conversation.locked || !wahook_lock_is_free(&conversation, now) ||
 			!wahook_try_lock_row(&store.conversations.rows))
 			continue;
-		wahook_expire_claim(&conversation, now);
+		last_activity_at = conversation.last_activity_at;
+		wahook_expire_claim(&store.conversations.rows, &conversation, now);
 		wahook_unlock(&store, id, now);
-		if (conversation.last_activity_at <= idle_since)
+		if (last_activity_at <= idle_since)
 			time_out(id, now);
 		released++;
 	}

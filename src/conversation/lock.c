@@ -323,7 +323,7 @@ wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us)
 			wahook_try_lock_row(&store.conversations.rows);
 	if (taken)
 	{
-		wahook_expire_claim(&conversation, now);
+		wahook_expire_claim(&store.conversations.rows, &conversation, now);
 		wahook_write_lock(&store, &conversation, lock_id, now, now + lease_us, (Datum) 0);
 		wahook_park(&store, id, "default", now + lease_us);
 	}
