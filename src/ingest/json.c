@@ -55,7 +55,14 @@ wahook_parse_json(wahook_Span span, int max_depth, const char **reason)
 	/* Numbers are stored from the text; as reals, those beyond 64 bits don't fail here. */
 	json = json_loadb(span.start, span.len, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &error);
 	if (json == NULL)
+	{
+		/* "... near 'text'" quotes the body, which must not get into a log. */
+		char *near = strstr(error.text, " near ");
+
+		if (near != NULL)
+			*near = '\0';
 		*reason = pstrdup(error.text);
+	}
 	return json;
 }
 
