@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "lib/qunique.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -332,6 +333,12 @@ complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *l
 	return completed;
 }
 
+static int
+compare_uuid_datums(const void *a, const void *b)
+{
+	return memcmp(DatumGetUUIDP(*(const Datum *) a), DatumGetUUIDP(*(const Datum *) b), UUID_LEN);
+}
+
 /* complete_conversations(p_conversation_ids, p_lock_id, p_processing_time_ms) → integer */
 Datum
 wahook_complete_conversations(PG_FUNCTION_ARGS)
@@ -353,6 +360,10 @@ wahook_complete_conversations(PG_FUNCTION_ARGS)
 			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 							errmsg("p_conversation_ids contains a null"),
 							errhint("Pass what claim_conversations() returned.")));
+
+	/* One that is named twice would be found released the second time. */
+	qsort(ids, n, sizeof(Datum), compare_uuid_datums);
+	n = qunique(ids, n, sizeof(Datum), compare_uuid_datums);
 
 	wahook_begin(fcinfo);
 	initStringInfo(&lost);
