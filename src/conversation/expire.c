@@ -56,9 +56,9 @@ static wahook_Plan stuck_plan =
 
 static wahook_Plan time_out_plan =
 	{"UPDATE @extschema@.webhook_conversations SET status = 'timeout', updated_at = $2"
-	 " WHERE id = ANY ($1) AND status IN ('active', 'pending', 'processing')",
+	 " WHERE id = $1 AND status IN ('active', 'pending', 'processing')",
 	 2,
-	 {UUIDARRAYOID, TIMESTAMPTZOID}};
+	 {UUIDOID, TIMESTAMPTZOID}};
 
 void
 wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, TimestampTz now)
