@@ -6,9 +6,12 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 
 #include "core/compat.h"
 #include "core/plan.h"
+#include "core/row.h"
+#include "core/tables.h"
 #include "ingest/envelope.h"
 #include "ingest/identity.h"
 
@@ -48,6 +51,21 @@ text_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 	return value[0] ? value : NULL;
 }
 
+/* A row that another transaction is changing exists; to insert beside it would wait. */
+static bool
+exists(const pg_uuid_t *id)
+{
+	wahook_RowReader rows;
+	ScanKeyData key;
+	wahook_RowState state;
+
+	ScanKeyInit(&key, Anum_conversation_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	wahook_open_rows(&rows, "webhook_conversations", "webhook_conversations_pkey", AccessShareLock);
+	state = wahook_peek_row(&rows, &key, 1);
+	wahook_close_rows(&rows);
+	return state == WAHOOK_ROW_STEADY || state == WAHOOK_ROW_CHANGING;
+}
+
 /*
  * get_or_create_conversation(p_user_id, p_whatsapp_phone, p_phone_number_id, p_agent_type,
  * p_correlation_id) → uuid
@@ -69,6 +87,7 @@ wahook_get_or_create_conversation(PG_FUNCTION_ARGS)
 	wahook_begin(fcinfo);
 	wahook_write_senders(wahook_look_up_senders(&sender, 1));
 	*id = sender.conversation_id;
+	if (!exists(id))
 	{
 		Datum values[] = {UUIDPGetDatum(id),
 						  CStringGetTextDatum(sender.user_id ? sender.user_id : sender.phone),

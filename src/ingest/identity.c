@@ -16,7 +16,6 @@
 
 #include "access/genam.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -27,7 +26,6 @@
 #include "core/row.h"
 #include "core/tables.h"
 #include "core/uuid.h"
-#include "ingest/envelope.h"
 
 typedef enum Fate
 {
@@ -104,23 +102,11 @@ static wahook_Plan redirect_plan =
 	 2,
 	 {UUIDOID, UUIDOID}};
 
-/* What the first message received into the conversation tells of its user. */
-static wahook_Plan joined_plan =
-	{"SELECT i.user_id, i.whatsapp_phone, p.payload->'metadata'->>'phone_number_id',"
-	 " pg_try_advisory_xact_lock(hashtextextended($1::text, 0))"
-	 " FROM @extschema@.webhook_inbox i"
-	 " LEFT JOIN @extschema@.processed_webhook_messages p ON p.id = i.message_id"
-	 " WHERE i.conversation_id = $1 ORDER BY i.conversation_id, i.seq LIMIT 1",
-	 1,
-	 {UUIDOID}};
+bool wahook_creating_conversations = false;
 
-/* Set while this file creates conversations: their identities are written on their own. */
-static bool creating = false;
-
-PG_FUNCTION_INFO_V1(wahook_register_identities);
-
-static wahook_RowState
-peek(wahook_Resolver *resolver, const char *scope, const char *name, pg_uuid_t *conversation_id)
+wahook_RowState
+wahook_peek_identity(wahook_RowReader *rows, const char *scope, const char *name,
+					 pg_uuid_t *conversation_id)
 {
 	ScanKeyData keys[2];
 	wahook_RowState state;
@@ -131,11 +117,11 @@ peek(wahook_Resolver *resolver, const char *scope, const char *name, pg_uuid_t *
 	ScanKeyInit(&keys[1], Anum_identity_identity, BTEqualStrategyNumber, F_TEXTEQ,
 				CStringGetTextDatum(name));
 	for (size_t i = 0; i < lengthof(keys); i++)
-		keys[i].sk_collation = resolver->rows.index->rd_indcollation[i];
-	state = wahook_peek_row(&resolver->rows, keys, lengthof(keys));
+		keys[i].sk_collation = rows->index->rd_indcollation[i];
+	state = wahook_peek_row(rows, keys, lengthof(keys));
 	if (state != WAHOOK_ROW_NONE)
-		*conversation_id = *DatumGetUUIDP(
-			slot_getattr(resolver->rows.slot, Anum_identity_conversation_id, &isnull));
+		*conversation_id =
+			*DatumGetUUIDP(slot_getattr(rows->slot, Anum_identity_conversation_id, &isnull));
 	return state;
 }
 
@@ -160,9 +146,9 @@ look_up(wahook_Resolver *resolver, const char *scope, const char *name)
 	identity->hash = hash;
 	identity->scope = scope;
 	identity->name = name;
-	state = peek(resolver, scope, name, &identity->conversation_id);
+	state = wahook_peek_identity(&resolver->rows, scope, name, &identity->conversation_id);
 	if (state == WAHOOK_ROW_NONE && scope[0] != '\0')
-		state = peek(resolver, "", name, &identity->conversation_id);
+		state = wahook_peek_identity(&resolver->rows, "", name, &identity->conversation_id);
 	identity->fate = state == WAHOOK_ROW_NONE ? UNKNOWN : KNOWN;
 	identity->joined = state == WAHOOK_ROW_ARRIVING;
 	return identity;
@@ -274,8 +260,8 @@ uuid_array(const pg_uuid_t **ids, int n)
 	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
-static void
-create_conversations(List *senders)
+void
+wahook_create_conversations(List *senders)
 {
 	int n = list_length(senders);
 	const pg_uuid_t **ids = palloc_array(const pg_uuid_t *, n + 1);
@@ -301,14 +287,14 @@ create_conversations(List *senders)
 	values[1] = text_array(user_ids, n);
 	values[2] = text_array(phones, n);
 	values[3] = text_array(scopes, n);
-	creating = true;
+	wahook_creating_conversations = true;
 	PG_TRY();
 	{
 		wahook_execute(&create_plan, values, NULL);
 	}
 	PG_FINALLY();
 	{
-		creating = false;
+		wahook_creating_conversations = false;
 	}
 	PG_END_TRY();
 }
@@ -349,7 +335,8 @@ join_rival(wahook_Resolver *resolver, Identity *identity)
 	Datum values[] = {UUIDPGetDatum(&ours), UUIDPGetDatum(&theirs)};
 	bool created = false;
 
-	if (peek(resolver, identity->scope, identity->name, &theirs) == WAHOOK_ROW_NONE ||
+	if (wahook_peek_identity(&resolver->rows, identity->scope, identity->name, &theirs) ==
+			WAHOOK_ROW_NONE ||
 		memcmp(&ours, &theirs, sizeof(pg_uuid_t)) == 0)
 		return;
 	for (int i = 0; i < resolver->nsenders; i++)
@@ -441,87 +428,8 @@ wahook_write_senders(wahook_Resolver *resolver)
 		left[i] = list_nth(resolver->left, i);
 	write_identities(&leave_plan, left, nleft);
 	/* First the conversation, then the names by which others join it: they must see it arriving. */
-	create_conversations(resolver->created);
+	wahook_create_conversations(resolver->created);
 	add_identities(resolver, added, nadded);
 	write_identities(&move_plan, moved, nmoved);
 	wahook_close_rows(&resolver->rows);
-}
-
-/*
- * Makes the names that lead nowhere yet lead to a conversation. Those that another transaction is
- * writing are left to it.
- */
-static void
-add_free_names(const pg_uuid_t *id, const char *scope, const char *const *names, int n)
-{
-	wahook_Resolver resolver = {0};
-	Identity identities[2];
-	Identity *added[2];
-	int nadded = 0;
-
-	wahook_open_rows(&resolver.rows, "webhook_identities", "webhook_identities_pkey",
-					 RowExclusiveLock);
-	for (int i = 0; i < n; i++)
-	{
-		pg_uuid_t other;
-
-		if (names[i] == NULL || peek(&resolver, scope, names[i], &other) != WAHOOK_ROW_NONE ||
-			(i > 0 && names[0] && strcmp(names[0], names[i]) == 0))
-			continue;
-		identities[i] = (Identity){.scope = scope, .name = names[i], .conversation_id = *id};
-		added[nadded++] = &identities[i];
-	}
-	write_identities(&add_plan, added, nadded);
-	wahook_close_rows(&resolver.rows);
-}
-
-void
-wahook_create_joined_conversation(const pg_uuid_t *id)
-{
-	Datum values[] = {UUIDPGetDatum(id)};
-	wahook_Sender sender = {.conversation_id = *id};
-	const char *names[2];
-	bool isnull;
-
-	if (wahook_execute(&joined_plan, values, NULL) == 0 ||
-		!DatumGetBool(wahook_result(0, 4, &isnull)))
-		return;
-	sender.user_id = wahook_result_text(0, 1);
-	sender.phone = wahook_result_text(0, 2);
-	sender.phone_number_id = wahook_result_text(0, 3);
-	if (sender.user_id == NULL && sender.phone == NULL)
-		sender.user_id = "unknown";
-	names[0] = sender.user_id;
-	names[1] = sender.phone;
-	add_free_names(id, sender.phone_number_id ? sender.phone_number_id : "", names, 2);
-	create_conversations(list_make1(&sender));
-}
-
-/* Trigger: a conversation that is inserted directly is found by the names in its row. */
-Datum
-wahook_register_identities(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	TupleDesc desc;
-	const char *names[2];
-	char *scope;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		elog(ERROR, "wahook_register_identities: not called by its trigger");
-	if (creating)
-		return PointerGetDatum(NULL);
-
-	wahook_begin(fcinfo);
-	desc = RelationGetDescr(trigger->tg_relation);
-	names[0] = wahook_normalize_identity(
-		SPI_getvalue(trigger->tg_trigtuple, desc, Anum_conversation_user_id));
-	names[1] = wahook_normalize_identity(
-		SPI_getvalue(trigger->tg_trigtuple, desc, Anum_conversation_whatsapp_phone));
-	scope = SPI_getvalue(trigger->tg_trigtuple, desc, SPI_fnumber(desc, "phone_number_id"));
-	add_free_names(DatumGetUUIDP(SPI_getbinval(trigger->tg_trigtuple, desc, Anum_conversation_id,
-											   &(bool){false})),
-				   scope ? scope : "", names, 2);
-	wahook_end();
-	return PointerGetDatum(NULL);
 }

@@ -6,7 +6,10 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
 #include "utils/uuid.h"
+
+#include "core/row.h"
 
 /*
  * A user as a message names them, for one business number. Strings are null where not known;
@@ -43,6 +46,16 @@ extern void wahook_write_senders(wahook_Resolver *resolver);
 
 /* Leaves everything as it was found. */
 extern void wahook_forget_senders(wahook_Resolver *resolver);
+
+/* Which conversation a name leads to, also if another transaction is just writing that. */
+extern wahook_RowState wahook_peek_identity(wahook_RowReader *rows, const char *scope,
+											const char *name, pg_uuid_t *conversation_id);
+
+/* Inserts the rows of the senders' conversations: a list of wahook_Sender. */
+extern void wahook_create_conversations(List *senders);
+
+/* Set meanwhile: their names are written on their own. */
+extern bool wahook_creating_conversations;
 
 /*
  * Creates a conversation that messages were received into while another transaction was creating
