@@ -8,6 +8,7 @@
 #include "core/table.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
@@ -36,16 +37,29 @@ has_update_triggers(const TriggerDesc *triggers)
 	return false;
 }
 
+static Relation
+find_index(const ResultRelInfo *info, const char *name)
+{
+	for (int i = 0; i < info->ri_NumIndices; i++)
+		if (strcmp(RelationGetRelationName(info->ri_IndexRelationDescs[i]), name) == 0)
+			return info->ri_IndexRelationDescs[i];
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+					errmsg("index \"%s\" of extension wahook does not exist", name),
+					errhint("Restore the index, or recreate the extension.")));
+}
+
 static void
 open_table(wahook_Table *table, const char *name, const char *index, bool speculative)
 {
-	wahook_open_rows(&table->rows, name, index, RowExclusiveLock);
+	table->rows.heap = table_open(wahook_relation(name), RowExclusiveLock);
+	table->rows.slot = table_slot_create(table->rows.heap, NULL);
 	if (RelationGetNumberOfAttributes(table->rows.heap) > WAHOOK_MAX_COLUMNS)
 		elog(ERROR, "relation \"%s\" has too many columns", name);
 	table->estate = CreateExecutorState();
 	table->info = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->info, table->rows.heap, 0, NULL, 0);
 	ExecOpenIndices(table->info, speculative);
+	table->rows.index = find_index(table->info, index);
 	table->estate->es_opened_result_relations =
 		lappend(table->estate->es_opened_result_relations, table->info);
 	table->estate->es_output_cid = GetCurrentCommandId(true);
@@ -78,7 +92,8 @@ wahook_close_table(wahook_Table *table)
 	ExecCloseIndices(table->info);
 	ExecResetTupleTable(table->estate->es_tupleTable, false);
 	FreeExecutorState(table->estate);
-	wahook_close_rows(&table->rows);
+	ExecDropSingleTupleTableSlot(table->rows.slot);
+	table_close(table->rows.heap, NoLock);
 	CommandCounterIncrement();
 }
 

@@ -1,9 +1,11 @@
 /*
- * Time-ordered UUIDs, version 7 of RFC 9562 with the sub-millisecond fraction of method 3.
+ * Time-ordered UUIDs, version 7 of RFC 9562 with the sub-millisecond fraction of method 3. They name
+ * things and keep no secret, so their random bits need not be of the cryptographic kind.
  */
 #include "core/uuid.h"
 
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -19,10 +21,9 @@ wahook_new_uuid(pg_uuid_t *uuid)
 	int64 us = GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 	uint64 ms = us / 1000;
 	uint32 fraction = (us % 1000) * 4096 / 1000;
+	uint64 random = pg_prng_uint64(&pg_global_prng_state);
 
-	if (!pg_strong_random(&uuid->data[8], 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
+	memcpy(&uuid->data[8], &random, sizeof(random));
 	for (int i = 0; i < 6; i++)
 		uuid->data[i] = (unsigned char) (ms >> (8 * (5 - i)));
 	uuid->data[6] = 0x70 | (fraction >> 8);

@@ -72,6 +72,7 @@ typedef struct wahook_Delivery
 	wahook_Update *updates;
 	int n;
 	int max;
+	const wahook_Change *last; /* most changes share field and metadata with the one before */
 } wahook_Delivery;
 
 /* A phone number as its digits alone; any other id as it is. Palloc'd. */

@@ -392,15 +392,24 @@ read_notice(Context *context)
 	update->kind = make_kind(field, detail);
 }
 
+static bool
+same_text(wahook_Span a, wahook_Span b)
+{
+	return a.len == b.len && memcmp(a.start, b.start, a.len) == 0;
+}
+
 /* False when the text is not JSON. */
 static bool
 read_shared_parts(Context *context)
 {
 	wahook_Change *change = context->change;
+	const wahook_Change *last = context->delivery->last;
 	const char *reason = "metadata is not an object";
 	int ncontacts = count_elements(change->contacts);
 
-	if (change->metadata.len > 0)
+	if (last && same_text(change->metadata, last->metadata))
+		change->phone_number_id = last->phone_number_id;
+	else if (change->metadata.len > 0)
 	{
 		json_t *metadata = wahook_parse_json(change->metadata, context->max_depth, &reason);
 
@@ -424,10 +433,16 @@ wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span
 {
 	Context context = {delivery, change, max_depth, NULL, NULL, 0};
 	Value parts = {0};
+	const wahook_Change *last = delivery->last;
 	int before = delivery->n;
 
-	wahook_keep_storable(delivery, change, &change->field, max_depth);
-	change->field_name = wahook_scalar_text(change->field, max_depth);
+	if (last && same_text(change->field, last->field))
+		change->field_name = last->field_name;
+	else
+	{
+		wahook_keep_storable(delivery, change, &change->field, max_depth);
+		change->field_name = wahook_scalar_text(change->field, max_depth);
+	}
 	if (change->value.len == 0 || change->value.start[0] != '{')
 	{
 		wahook_add_unreadable(delivery, change, whole, "value is not an object");
@@ -443,5 +458,6 @@ wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span
 		return false;
 	if (parts.has_rest || delivery->n == before)
 		read_notice(&context);
+	delivery->last = change;
 	return true;
 }
