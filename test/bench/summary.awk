@@ -25,7 +25,12 @@ function median(name, k, what, r, i, j, count, sorted, x) {
 	for (r = 1; r <= rounds; r++) {
 		if (!((name, k, "messages", r) in v) || v[name, k, what, r] == "-")
 			continue
-		x = what == "rate" ? rate_of(name, k, r) : v[name, k, what, r] + 0
+		if (what == "rate")
+			x = rate_of(name, k, r)
+		else if (what == "us")
+			x = 1000 * v[name, k, "cpu", r] / v[name, k, "messages", r]
+		else
+			x = v[name, k, what, r] + 0
 		for (j = ++count; j > 1 && sorted[j - 1] > x; j--)
 			sorted[j] = sorted[j - 1]
 		sorted[j] = x
@@ -34,6 +39,13 @@ function median(name, k, what, r, i, j, count, sorted, x) {
 		return ""
 	i = int((count + 1) / 2)
 	return count % 2 ? sorted[i] : (sorted[i] + sorted[i + 1]) / 2
+}
+
+# How many times less processor time the server takes for a message.
+function cpu_ratio(above, below, k, a, b) {
+	a = median(above, k, "us")
+	b = median(below, k, "us")
+	return a && b ? b / a : ""
 }
 
 function ratio(above, below, k, a, b) {
@@ -63,10 +75,14 @@ END {
 			v[only, clients, "hot", round] == "-" ? "-" : sprintf("%.1f", v[only, clients, "hot", round])
 	if (!targets)
 		exit
-	printf "\nthroughput\n%-10s %8s %8s %8s %8s\n", "clients", "c/a1", "c/b", "d/b", "d/a100"
+	line = "%-10s %8s %8s %8s %8s   %8s %8s %8s %8s\n"
+	printf "\n" line line, "", "throughput", "", "", "", "processor", "", "", "",
+		"clients", "c/a1", "c/b", "d/b", "d/a100", "c/a1", "c/b", "d/b", "d/a100"
 	for (i = 1; i <= n; i++)
-		printf "%-10s %8s %8s %8s %8s\n", order[i], show(ratio("c", "a1", order[i])), show(ratio("c", "b", order[i])),
-			show(ratio("d", "b", order[i])), show(ratio("d", "a100", order[i]))
+		printf line, order[i], show(ratio("c", "a1", order[i])), show(ratio("c", "b", order[i])),
+			show(ratio("d", "b", order[i])), show(ratio("d", "a100", order[i])),
+			show(cpu_ratio("c", "a1", order[i])), show(cpu_ratio("c", "b", order[i])),
+			show(cpu_ratio("d", "b", order[i])), show(cpu_ratio("d", "a100", order[i]))
 	printf "\nat %s clients\n", main
 	target("c, of the one-row insert", ratio("c", "a1", main), 0.35)
 	target("c, of the first implementation", ratio("c", "b", main), 1.5)
