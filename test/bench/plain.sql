@@ -71,4 +71,10 @@ $$;
 
 INSERT INTO first.webhook_conversations (user_id, whatsapp_phone)
 	SELECT bench_phone(i), bench_phone(i) FROM generate_series(0, 9999) i;
+
+-- A history of a message for every user: with empty tables sequential scans would be planned.
+INSERT INTO first.processed_webhook_messages (whatsapp_message_id, correlation_id, conversation_id, payload, processing_time_ms)
+	SELECT bench_wamid(-row_number() OVER (), user_id), gen_random_uuid(), id, bench_delivery(bench_change('history', user_id))::jsonb, 5
+	FROM first.webhook_conversations;
+INSERT INTO messages SELECT whatsapp_message_id, payload FROM first.processed_webhook_messages;
 VACUUM ANALYZE;

@@ -1,6 +1,6 @@
 -- Case e, skewed: 60,000 waiting messages, 2,000 in each of 30 conversations. Beside them, and there before them, what
 -- a claim must not be slowed down by.
-\ir backlog.sql
+\ir receive.sql
 
 -- 10,000 conversations that others have claimed, for longer than the run; in half of them more messages wait.
 CALL bench_receive(1, 10000, 19999, 1);

@@ -1,6 +1,5 @@
--- The tables of cases c, d and f: wahook with 10,000 conversations.
-\ir bodies.sql
-CREATE EXTENSION wahook;
-SELECT count(get_or_create_conversation(bench_phone(i), bench_phone(i), '106540352242922'))
-	FROM generate_series(0, 9999) i \g /dev/null
+-- The tables of cases c, d and f: wahook with 10,000 conversations and a history of a message in each.
+\ir receive.sql
+CALL bench_receive(-1, 0, 9999, 1);
+CALL bench_complete();
 VACUUM ANALYZE;
