@@ -30,12 +30,9 @@ CREATE FUNCTION @extschema@.get_retriable_messages(p_limit integer DEFAULT 50)
 		SET resolution_status = 'retrying', next_retry_at = NULL, updated_at = clock_timestamp(),
 			retry_lease_until = clock_timestamp() + current_setting('wahook.lock_timeout')::interval
 		FROM due WHERE d.id = due.id
-		RETURNING d.*, due.next_retry_at AS was_due_at
+		RETURNING d AS entry, due.next_retry_at AS was_due_at
 	)
-	SELECT id, payload, error, error_stack, correlation_id, whatsapp_message_id, retry_count,
-		max_retries, next_retry_at, created_at, processed_at, resolution_status, from_number,
-		processed, updated_at, conversation_id, service, retry_lease_until
-	FROM taken ORDER BY was_due_at
+	SELECT (entry).* FROM taken ORDER BY was_due_at
 	$$;
 COMMENT ON FUNCTION @extschema@.get_retriable_messages(integer) IS
 	'takes due dead letters under a retry lease of wahook.lock_timeout, oldest first, but not those whose message waits in its conversation or has been completed since; answer each with mark_message_processed(), or it is due again';
