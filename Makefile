@@ -29,7 +29,7 @@ SQL_PARTS = src/core/install.sql src/core/setting.sql src/core/event.sql src/cor
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS = install monitor contract seeds seeds_admin sessions rate_limit retention \
 	signature signature_admin receive fixtures lock claim claim_admin conversation message_json \
-	conversation_state dead_letters dead_letters_admin
+	conversation_state dead_letters dead_letters_admin extended
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
 REGRESS_SERVICE = monitor contract seeds sessions rate_limit \
 	signature receive fixtures lock claim conversation \

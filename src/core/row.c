@@ -102,12 +102,8 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 	return state;
 }
 
-/*
- * Locks the row version in reader->slot against updates by others until the transaction ends.
- * False, and nothing is locked, when another transaction has it or has changed it since.
- */
-bool
-wahook_try_lock_row(wahook_RowReader *reader)
+static bool
+try_lock(wahook_RowReader *reader, LockTupleMode mode)
 {
 	ItemPointerData tid = reader->slot->tts_tid;
 	TM_FailureData failure;
@@ -115,8 +111,24 @@ wahook_try_lock_row(wahook_RowReader *reader)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	result = table_tuple_lock(reader->heap, &tid, GetActiveSnapshot(), reader->slot,
-							  GetCurrentCommandId(false), LockTupleNoKeyExclusive, LockWaitSkip, 0,
-							  &failure);
+							  GetCurrentCommandId(false), mode, LockWaitSkip, 0, &failure);
 	PopActiveSnapshot();
 	return result == TM_Ok;
+}
+
+/*
+ * Locks the row version in reader->slot against updates by others until the transaction ends.
+ * False, and nothing is locked, when another transaction has it or has changed it since.
+ */
+bool
+wahook_try_lock_row(wahook_RowReader *reader)
+{
+	return try_lock(reader, LockTupleNoKeyExclusive);
+}
+
+/* The same, also against those who only want the row to stay: a foreign key, FOR KEY SHARE. */
+bool
+wahook_try_lock_row_to_delete(wahook_RowReader *reader)
+{
+	return try_lock(reader, LockTupleExclusive);
 }

@@ -31,6 +31,7 @@ extern void wahook_open_rows(wahook_RowReader *reader, const char *table, const 
 							 LOCKMODE lockmode);
 extern wahook_RowState wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys);
 extern bool wahook_try_lock_row(wahook_RowReader *reader);
+extern bool wahook_try_lock_row_to_delete(wahook_RowReader *reader);
 extern void wahook_close_rows(wahook_RowReader *reader);
 
 #endif

@@ -3,7 +3,8 @@
  *
  * A statement through SPI costs some thirty microseconds before it touches a row. Here the
  * relation, its indexes and an executor state are opened once a call, and each row costs what its
- * heap and index changes cost. Row triggers fire as in a statement.
+ * heap and index changes cost. Row triggers fire as in a statement, but for those on UPDATE OF
+ * columns; statement triggers do not.
  */
 #include "core/table.h"
 
@@ -14,7 +15,13 @@
 #include "catalog/pg_trigger.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "executor/nodeModifyTable.h"
+#include "miscadmin.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/memutils.h"
 
 #include "core/compat.h"
 #include "core/plan.h"
@@ -51,6 +58,11 @@ find_index(const ResultRelInfo *info, const char *name)
 static void
 open_table(wahook_Table *table, const char *name, const char *index, bool speculative)
 {
+	const TriggerDesc *triggers;
+	const TupleConstr *constraints;
+
+	if (XactReadOnly)
+		PreventCommandIfReadOnly(psprintf("a write to %s", name));
 	table->rows.heap = table_open(wahook_relation(name), RowExclusiveLock);
 	table->rows.slot = table_slot_create(table->rows.heap, NULL);
 	if (RelationGetNumberOfAttributes(table->rows.heap) > WAHOOK_MAX_COLUMNS)
@@ -62,10 +74,15 @@ open_table(wahook_Table *table, const char *name, const char *index, bool specul
 	table->rows.index = find_index(table->info, index);
 	table->estate->es_opened_result_relations =
 		lappend(table->estate->es_opened_result_relations, table->info);
-	table->estate->es_output_cid = GetCurrentCommandId(true);
 	wahook_init_epq(&table->epq, table->estate);
 	table->new_row = MakeSingleTupleTableSlot(RelationGetDescr(table->rows.heap), &TTSOpsHeapTuple);
-	table->update_triggers = has_update_triggers(table->rows.heap->trigdesc);
+	triggers = table->rows.heap->trigdesc;
+	constraints = RelationGetDescr(table->rows.heap)->constr;
+	table->update_by_executor =
+		has_update_triggers(triggers) || (constraints && constraints->has_generated_stored);
+	table->delete_by_executor =
+		triggers && (triggers->trig_delete_before_row || triggers->trig_delete_after_row);
+	table->defaults = NULL;
 	table->sequence = InvalidOid;
 	AfterTriggerBeginQuery();
 }
@@ -82,14 +99,17 @@ wahook_open_table_for_new_rows(wahook_Table *table, const char *name, const char
 	open_table(table, name, index, true);
 }
 
-/* Also makes what was written visible to the commands that follow. */
+/*
+ * Fires the AFTER triggers, also those of tables that were opened before this one and are still
+ * open, and makes what was written visible to the commands that follow.
+ */
 void
 wahook_close_table(wahook_Table *table)
 {
 	AfterTriggerEndQuery(table->estate);
 	EvalPlanQualEnd(&table->epq);
 	ExecDropSingleTupleTableSlot(table->new_row);
-	ExecCloseIndices(table->info);
+	ExecCloseResultRelations(table->estate);
 	ExecResetTupleTable(table->estate->es_tupleTable, false);
 	FreeExecutorState(table->estate);
 	ExecDropSingleTupleTableSlot(table->rows.slot);
@@ -112,24 +132,72 @@ wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan)
 	return index_getnext_slot(scan, ForwardScanDirection, rows->slot);
 }
 
-static void
-form_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
+/*
+ * Before a call into the executor. What it keeps between rows, the triggers' functions among it,
+ * must live as long as its state, whatever context the caller works in. Returns that context.
+ */
+static MemoryContext
+enter_executor(wahook_Table *table)
 {
-	HeapTuple tuple;
+	table->estate->es_output_cid = GetCurrentCommandId(true);
+	return MemoryContextSwitchTo(table->estate->es_query_cxt);
+}
 
-	for (int i = n; i < WAHOOK_MAX_COLUMNS; i++)
-		nulls[i] = true;
-	tuple = heap_form_tuple(RelationGetDescr(table->rows.heap), unconstify(Datum *, values), nulls);
-	ExecForceStoreHeapTuple(tuple, table->new_row, true);
+static void
+leave_executor(wahook_Table *table, MemoryContext caller)
+{
+	MemoryContextSwitchTo(caller);
+	ExecClearTuple(table->new_row);
+	ResetPerTupleExprContext(table->estate);
+}
+
+/* The default of a column; null where it has none, or is computed from others. */
+static Datum
+default_value(wahook_Table *table, int column, bool *isnull)
+{
+	Relation heap = table->rows.heap;
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(heap), column);
+
+	*isnull = true;
+	if (attribute->attisdropped || attribute->attgenerated)
+		return (Datum) 0;
+	if (table->defaults == NULL)
+		table->defaults = MemoryContextAllocZero(table->estate->es_query_cxt,
+												 WAHOOK_MAX_COLUMNS * sizeof(ExprState *));
+	if (table->defaults[column] == NULL)
+	{
+		Expr *expression = (Expr *) build_column_default(heap, column + 1);
+
+		if (expression == NULL)
+			return (Datum) 0;
+		table->defaults[column] = ExecPrepareExpr(expression, table->estate);
+	}
+	return ExecEvalExprSwitchContext(table->defaults[column], GetPerTupleExprContext(table->estate),
+									 isnull);
+}
+
+static void
+form_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
+{
+	TupleDesc desc = RelationGetDescr(table->rows.heap);
+	Datum all_values[WAHOOK_MAX_COLUMNS];
+	bool all_nulls[WAHOOK_MAX_COLUMNS];
+
+	memcpy(all_values, values, n * sizeof(Datum));
+	memcpy(all_nulls, nulls, n * sizeof(bool));
+	for (int i = n; i < desc->natts; i++)
+		all_values[i] = default_value(table, i, &all_nulls[i]);
+	ExecForceStoreHeapTuple(heap_form_tuple(desc, all_values, all_nulls), table->new_row, true);
 }
 
 void
-wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
+wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
 {
+	MemoryContext caller = enter_executor(table);
+
 	form_row(table, values, nulls, n);
 	ExecSimpleRelationInsert(table->info, table->estate, table->new_row);
-	ExecClearTuple(table->new_row);
-	ResetPerTupleExprContext(table->estate);
+	leave_executor(table, caller);
 }
 
 /* What INSERT ... ON CONFLICT DO NOTHING does: insert tentatively, and take it back on a conflict. */
@@ -159,28 +227,42 @@ insert_speculatively(wahook_Table *table)
 	return true;
 }
 
+/* What holds for every row of the table, whichever way it is inserted. */
+static void
+check_row(wahook_Table *table)
+{
+	const TupleConstr *constraints = RelationGetDescr(table->rows.heap)->constr;
+
+	if (constraints == NULL)
+		return;
+	if (constraints->has_generated_stored)
+		ExecComputeStoredGenerated(table->info, table->estate, table->new_row, CMD_INSERT);
+	ExecConstraints(table->info, table->new_row, table->estate);
+}
+
 bool
-wahook_insert_new_row(wahook_Table *table, const Datum *values, bool *nulls, int n)
+wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
 {
 	const TriggerDesc *triggers = table->rows.heap->trigdesc;
-	bool inserted;
+	MemoryContext caller = enter_executor(table);
+	bool inserted = false;
 
 	form_row(table, values, nulls, n);
-	if (triggers && triggers->trig_insert_before_row &&
-		!ExecBRInsertTriggers(table->estate, table->info, table->new_row))
-		inserted = false;
-	else
+	if (triggers == NULL || !triggers->trig_insert_before_row ||
+		ExecBRInsertTriggers(table->estate, table->info, table->new_row))
+	{
+		check_row(table);
 		inserted = insert_speculatively(table);
+	}
 	if (inserted)
 		ExecARInsertTriggers(table->estate, table->info, table->new_row, NIL, NULL);
-	ExecClearTuple(table->new_row);
-	ResetPerTupleExprContext(table->estate);
+	leave_executor(table, caller);
 	return inserted;
 }
 
-/* With triggers, as the executor does it; the row is locked first, so that nothing waits. */
+/* The row is locked first, so that nothing waits. */
 static bool
-update_with_triggers(wahook_Table *table)
+update_by_executor(wahook_Table *table)
 {
 	if (!wahook_try_lock_row(&table->rows))
 		return false;
@@ -219,6 +301,7 @@ update_alone(wahook_Table *table)
 bool
 wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace)
 {
+	MemoryContext caller = enter_executor(table);
 	HeapTuple old = ExecFetchSlotHeapTuple(table->rows.slot, false, NULL);
 	HeapTuple tuple =
 		heap_modify_tuple(old, RelationGetDescr(table->rows.heap), unconstify(Datum *, values),
@@ -226,9 +309,8 @@ wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, c
 	bool updated;
 
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
-	updated = table->update_triggers ? update_with_triggers(table) : update_alone(table);
-	ExecClearTuple(table->new_row);
-	ResetPerTupleExprContext(table->estate);
+	updated = table->update_by_executor ? update_by_executor(table) : update_alone(table);
+	leave_executor(table, caller);
 	return updated;
 }
 
@@ -255,12 +337,28 @@ try_delete(wahook_Table *table, bool wait)
 							  &failure, false);
 }
 
+static bool
+delete_by_executor(wahook_Table *table)
+{
+	MemoryContext caller;
+
+	if (!wahook_try_lock_row_to_delete(&table->rows))
+		return false;
+	caller = enter_executor(table);
+	ExecSimpleRelationDelete(table->info, table->estate, &table->epq, table->rows.slot);
+	leave_executor(table, caller);
+	return true;
+}
+
 bool
 wahook_delete_row(wahook_Table *table)
 {
-	TM_Result result = try_delete(table, false);
+	TM_Result result;
 
-	if (result == TM_BeingModified && wahook_try_lock_row(&table->rows))
+	if (table->delete_by_executor)
+		return delete_by_executor(table);
+	result = try_delete(table, false);
+	if (result == TM_BeingModified && wahook_try_lock_row_to_delete(&table->rows))
 		result = try_delete(table, true);
 	return result == TM_Ok;
 }

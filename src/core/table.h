@@ -23,11 +23,13 @@ typedef struct wahook_Table
 	ResultRelInfo *info;
 	EPQState epq;
 	TupleTableSlot *new_row;
-	bool update_triggers; /* a trigger wants to see every update */
-	Oid sequence;         /* name_seq, once it was asked for a value */
+	bool update_by_executor; /* a trigger wants to see every update, or a column follows others */
+	bool delete_by_executor; /* a trigger wants to see every deletion */
+	ExprState **defaults;    /* of columns that callers know nothing of; null until needed */
+	Oid sequence;            /* name_seq, once it was asked for a value */
 } wahook_Table;
 
-/* index: the one for look-ups. */
+/* index: the one for look-ups. Error 25006 in a read-only transaction. */
 extern void wahook_open_table(wahook_Table *table, const char *name, const char *index);
 extern void wahook_close_table(wahook_Table *table);
 
@@ -35,20 +37,21 @@ extern IndexScanDesc wahook_begin_scan(wahook_RowReader *rows, Snapshot snapshot
 									   int nkeys);
 extern bool wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan);
 
-/* values and nulls hold WAHOOK_MAX_COLUMNS; columns after the first n are null. */
-extern void wahook_insert_row(wahook_Table *table, const Datum *values, bool *nulls, int n);
+/* The first n columns are given; others, which users or later versions added, have their defaults. */
+extern void wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, int n);
 
 /*
  * The same where no unique index has the row's key already, else false. Waits while another
  * transaction is inserting that key. For tables opened with wahook_open_table_for_new_rows().
  */
-extern bool wahook_insert_new_row(wahook_Table *table, const Datum *values, bool *nulls, int n);
+extern bool wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *nulls,
+								  int n);
 extern void wahook_open_table_for_new_rows(wahook_Table *table, const char *name,
 										   const char *index);
 
 /*
- * Changes the columns marked in replace of rows.slot, which no index and no constraint may cover.
- * False when another transaction has the row, or has changed it since it was found.
+ * Changes the columns marked in replace of rows.slot, which no constraint may cover; the arrays hold
+ * WAHOOK_MAX_COLUMNS. False when another transaction has the row, or has changed it since it was found.
  */
 extern bool wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls,
 							  const bool *replace);
@@ -56,10 +59,7 @@ extern bool wahook_update_row(wahook_Table *table, const Datum *values, const bo
 /* The next value of the table's sequence. */
 extern Datum wahook_next_value(wahook_Table *table);
 
-/*
- * Deletes rows.slot, of a table without triggers. False when another transaction has it, or has
- * deleted it since.
- */
+/* Deletes rows.slot. False when another transaction has it, or has deleted it since. */
 extern bool wahook_delete_row(wahook_Table *table);
 
 #endif

@@ -1,0 +1,86 @@
+-- What users may add to the tables: triggers, columns, constraints. The rows that are written without
+-- a statement must respect it as the others do.
+CREATE FUNCTION ext_body(p_id text, p_from text DEFAULT '88990001') RETURNS text LANGUAGE sql AS $$
+	SELECT format('{"object": "whatsapp_business_account", "entry": [{"changes": [{"field": "messages", "value":
+		{"messages": [{"id": "%s", "from": "%s", "type": "text", "text": {"body": "x"}}]}}]}]}', p_id, p_from)
+$$;
+CREATE FUNCTION ext_claim(p_limit integer) RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM claim_conversations(p_limit, '00000000-0000-4000-8000-0000000000ee')
+$$;
+CREATE FUNCTION ext_complete() RETURNS integer LANGUAGE sql AS $$
+	SELECT complete_conversations(array_agg(id), '00000000-0000-4000-8000-0000000000ee')
+	FROM webhook_conversations WHERE locked_by = '00000000-0000-4000-8000-0000000000ee'
+$$;
+
+-- Row triggers before and after. With a setting of their own, they have memory to lose between two rows.
+CREATE TABLE ext_log (entry text);
+CREATE FUNCTION ext_log() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+BEGIN
+	INSERT INTO ext_log VALUES (format('%s %s %s', TG_WHEN, TG_OP, TG_TABLE_NAME));
+	RETURN coalesce(NEW, OLD);
+END
+$$;
+DO $$
+DECLARE
+	name text;
+	time text;
+BEGIN
+	FOREACH name IN ARRAY '{webhook_conversations,webhook_inbox,webhook_conversation_queue,processed_webhook_messages,webhook_delivery_attempts}'::text[] LOOP
+		FOREACH time IN ARRAY '{BEFORE,AFTER}'::text[] LOOP
+			EXECUTE format('CREATE TRIGGER ext_%s %s INSERT OR UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION ext_log()', time, time, name);
+		END LOOP;
+	END LOOP;
+END
+$$;
+SELECT count(*) FROM generate_series(1, 3) AS i, receive_webhook(ext_body('ext.' || i, '8899000' || i));
+SELECT ext_claim(10), ext_complete();
+-- Conversations that are reopened by the claim: their rows change twice in one call.
+UPDATE webhook_conversations SET status = 'completed' WHERE user_id LIKE '8899000_';
+SELECT count(*) FROM generate_series(4, 6) AS i, receive_webhook(ext_body('ext.' || i, '8899000' || i - 3));
+SELECT ext_claim(10), ext_complete();
+SELECT status, lock_token, locked_by IS NULL AS free FROM webhook_conversations WHERE user_id LIKE '8899000_' ORDER BY user_id;
+SELECT entry, count(*) FROM ext_log GROUP BY 1 ORDER BY 1;
+SET client_min_messages = warning;
+DROP FUNCTION ext_log() CASCADE;
+RESET client_min_messages;
+DROP TABLE ext_log;
+
+-- Columns with a default, computed ones, and those that must not be null.
+ALTER TABLE processed_webhook_messages ADD tenant text NOT NULL DEFAULT 'acme',
+	ADD sender text GENERATED ALWAYS AS (payload -> 'message' ->> 'from') STORED, ADD CONSTRAINT ext_sender CHECK (sender <> '88990666');
+ALTER TABLE webhook_conversations ADD busy boolean GENERATED ALWAYS AS (locked_by IS NOT NULL) STORED;
+ALTER TABLE webhook_inbox ADD stored_by text DEFAULT current_user::text;
+ALTER TABLE webhook_dlq ADD ticket integer;
+SELECT outcome FROM receive_webhook(ext_body('ext.7'));
+\set VERBOSITY terse
+SELECT outcome FROM receive_webhook(ext_body('ext.8', '88990666'));
+\set VERBOSITY default
+SELECT tenant, sender, stored_by = current_user AS mine FROM processed_webhook_messages m JOIN webhook_inbox i ON i.message_id = m.id
+	WHERE whatsapp_message_id = 'ext.7';
+SELECT ext_claim(10);
+SELECT busy FROM webhook_conversations WHERE user_id = '88990001';
+SELECT (fail_webhook_message(id, locked_by, 'ext.7', 'boom', p_retry_after => '0')).ticket IS NULL FROM webhook_conversations WHERE user_id = '88990001';
+SELECT ext_complete();
+SELECT busy FROM webhook_conversations WHERE user_id = '88990001';
+INSERT INTO webhook_dlq (payload, whatsapp_message_id, next_retry_at, ticket) VALUES ('{}', 'ext.9', now(), 9);
+SELECT whatsapp_message_id, ticket FROM get_retriable_messages(100) WHERE whatsapp_message_id LIKE 'ext.%' ORDER BY 1;
+ALTER TABLE processed_webhook_messages DROP tenant, DROP sender;
+ALTER TABLE webhook_conversations DROP busy;
+ALTER TABLE webhook_inbox DROP stored_by;
+ALTER TABLE webhook_dlq DROP ticket;
+
+-- A transaction that must not write does not.
+SELECT outcome FROM receive_webhook(ext_body('ext.10'));
+SELECT ext_claim(10);
+BEGIN READ ONLY;
+SELECT renew_conversation_lock(id, locked_by) FROM webhook_conversations WHERE user_id = '88990001';
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE user_id = '88990001';
+ROLLBACK;
+SELECT ext_complete();
+
+DELETE FROM webhook_dlq;
+DELETE FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ext.%';
+DELETE FROM webhook_conversations WHERE user_id LIKE '8899000_';
+DROP FUNCTION ext_body, ext_claim, ext_complete;
