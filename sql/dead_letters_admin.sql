@@ -140,6 +140,18 @@ INSERT INTO webhook_dlq (payload, error, next_retry_at) VALUES ('{"gone": true}'
 SELECT process_dead_letter_queue() - 'durationMs' AS answer;
 SELECT count(*) FROM entries WHERE message LIKE '%gone%';
 CREATE OR REPLACE FUNCTION dl_app.handle(message jsonb) RETURNS void LANGUAGE sql AS '';
+-- A handler may erase its user, the conversation included.
+CREATE OR REPLACE FUNCTION dl_app.handle(message jsonb) RETURNS void LANGUAGE sql SECURITY DEFINER
+	AS $$ DELETE FROM public.webhook_conversations WHERE id = (message->>'conversation_id')::uuid $$;
+INSERT INTO webhook_conversations (id, user_id) VALUES ('00000000-0000-4000-8000-0000000000d9', 'dl-9');
+INSERT INTO processed_webhook_messages (whatsapp_message_id, conversation_id, payload, processed_at)
+	VALUES ('dla.9', '00000000-0000-4000-8000-0000000000d9', '{}', NULL);
+INSERT INTO webhook_dlq (payload, error, whatsapp_message_id, next_retry_at) VALUES ('{}', 'erase me', 'dla.9', now());
+SELECT process_dead_letter_queue() - 'durationMs' AS answer;
+SELECT d.resolution_status, m.processed_at IS NOT NULL AS processed, c.id
+	FROM webhook_dlq d JOIN processed_webhook_messages m USING (whatsapp_message_id) LEFT JOIN webhook_conversations c ON c.id = m.conversation_id
+	WHERE whatsapp_message_id = 'dla.9';
+CREATE OR REPLACE FUNCTION dl_app.handle(message jsonb) RETURNS void LANGUAGE sql AS '';
 -- One that can't be run any more leaves its messages to those who claim.
 REVOKE EXECUTE ON FUNCTION dl_app.handle FROM PUBLIC;
 INSERT INTO webhook_dlq (payload, error, next_retry_at) VALUES ('{"left": "alone"}', 'by hand', now());

@@ -280,15 +280,15 @@ wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now)
 }
 
 void
-wahook_give_lock_back(const pg_uuid_t *id)
+wahook_give_lock_back(const pg_uuid_t *id, const pg_uuid_t *lock_id)
 {
 	wahook_Store store;
 	wahook_Conversation conversation;
 
 	CommandCounterIncrement();
 	wahook_open_store(&store);
-	(void) wahook_peek_conversation(&store.conversations.rows, id, &conversation);
-	wahook_unlock(&store, id, GetCurrentTimestamp());
+	if (wahook_try_hold(&store.conversations.rows, id, lock_id, &conversation))
+		wahook_unlock(&store, id, GetCurrentTimestamp());
 	wahook_close_store(&store);
 }
 

@@ -86,7 +86,8 @@ extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *id);
 /* For other rooms, a conversation at a time: as above, with a store of their own. */
 extern void wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
 									 wahook_Conversation *conversation);
-extern void wahook_give_lock_back(const pg_uuid_t *id);
+/* Leaves a conversation alone that lock_id does not hold any more, or that is gone. */
+extern void wahook_give_lock_back(const pg_uuid_t *id, const pg_uuid_t *lock_id);
 
 /*
  * Takes the lock when it is free or its lease has run out, for lease_us microseconds. False when

@@ -321,7 +321,7 @@ run_conversation(Run *run, int first, int last)
 		return;
 	wahook_hold_conversation(id, &lock_id, &conversation);
 	run->requeued -= run_inbox(run, &conversation, message_ids, n);
-	wahook_give_lock_back(&conversation.id);
+	wahook_give_lock_back(&conversation.id, &lock_id);
 }
 
 /* The handler may have deleted the entry: what it has dealt with is no failure. */
