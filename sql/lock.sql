@@ -46,6 +46,8 @@ SELECT renew_conversation_lock(:'c', :'a', '0.5 seconds');
 SELECT renew_conversation_lock(:'c', :'a', '1 day 1 second');
 SELECT renew_conversation_lock(:'c', :'a', '-1 month');
 SELECT renew_conversation_lock(:'c', :'a', interval '178000000 years');
+-- 2^64 microseconds and ten seconds
+SELECT renew_conversation_lock(:'c', :'a', '213503982 days 8 hours 2 min');
 SELECT round(extract(epoch FROM renew_conversation_lock(:'c', :'a', '1 second') - clock_timestamp()));
 SELECT release_conversation_lock(:'c', :'a');
 

@@ -295,11 +295,14 @@ wahook_give_lock_back(const pg_uuid_t *id, const pg_uuid_t *lock_id)
 int64
 wahook_lease_us(const Interval *lease)
 {
+	const int64 max_days = WAHOOK_MAX_LEASE_S / SECS_PER_DAY;
+	int64 days;
 	int64 us;
 
 	if (lease == NULL)
 		return wahook_lock_timeout_s * USECS_PER_SEC;
-	us = lease->time + (lease->day + (int64) lease->month * DAYS_PER_MONTH) * USECS_PER_DAY;
+	days = lease->day + (int64) lease->month * DAYS_PER_MONTH + lease->time / USECS_PER_DAY;
+	us = Min(Max(days, -max_days), 2 * max_days) * USECS_PER_DAY + lease->time % USECS_PER_DAY;
 	if (us < WAHOOK_MIN_LEASE_S * USECS_PER_SEC || us > WAHOOK_MAX_LEASE_S * USECS_PER_SEC)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("lease is out of range"),
 						errdetail("A lease lasts between %d second and %d seconds.",
