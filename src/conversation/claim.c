@@ -3,9 +3,11 @@
  *
  * A claim walks the due rows of webhook_conversation_queue, oldest first. For each it looks at the
  * conversation without waiting: one that is locked is parked until its lease ends, one that is
- * being changed is left to whoever comes next, a free one is row-locked. Only then, in a snapshot
- * taken after the row lock, are its waiting messages read: what the former holder completed is
- * gone by then, so no message is handed over twice.
+ * being changed is left to whoever comes next, a free one is row-locked. The queue rows themselves
+ * are not locked: a caller may work for long before it commits, and nothing that it walked past and
+ * did not claim must be out of the others' reach until then. Only after the row lock, in a
+ * snapshot taken after it, are the conversation's waiting messages read: what the former holder
+ * completed is gone by then, so no message is handed over twice.
  */
 #include "conversation/claim.h"
 
@@ -64,7 +66,7 @@ PG_FUNCTION_INFO_V1(wahook_claim_conversations);
 #define DUE_ROWS(service) \
 	"SELECT q.conversation_id, q.seq, q.due_at FROM @extschema@.webhook_conversation_queue q" \
 	" WHERE q.service = " service " AND q.due_at <= $1 AND (q.due_at, q.seq) > ($2, $3)" \
-	" ORDER BY q.due_at, q.seq LIMIT $4 FOR UPDATE SKIP LOCKED"
+	" ORDER BY q.due_at, q.seq LIMIT $4"
 
 static wahook_Plan due_plan = {DUE_ROWS("$5"),
 							   5,
@@ -75,11 +77,6 @@ static wahook_Plan due_in_any_service_plan =
 		 "s.name") ") due ORDER BY due.due_at, due.seq LIMIT $4",
 	 4,
 	 {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}};
-
-static wahook_Plan park_row_plan = {"UPDATE @extschema@.webhook_conversation_queue SET due_at = $3"
-									" WHERE conversation_id = $1 AND seq = $2",
-									3,
-									{UUIDOID, INT8OID, TIMESTAMPTZOID}};
 
 static wahook_Plan reopen_plan =
 	{"UPDATE @extschema@.webhook_conversations SET status = 'active' WHERE id = $1", 1, {UUIDOID}};
@@ -296,6 +293,28 @@ claim_in_own_context(Claim *claim, const pg_uuid_t *id, TimestampTz *until)
 	return claimed;
 }
 
+/* False when the queue row has been dealt with since it was read, or is at this moment. */
+static bool
+find_queue_row(Claim *claim, Datum id, int64 seq)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], Anum_queue_conversation_id, BTEqualStrategyNumber, F_UUID_EQ, id);
+	ScanKeyInit(&keys[1], Anum_queue_seq, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(seq));
+	return wahook_peek_row(&claim->store.queue.rows, keys, lengthof(keys)) == WAHOOK_ROW_STEADY;
+}
+
+/* Puts off the queue row that was found last. Where somebody else is at it, they know better. */
+static void
+put_off(Claim *claim, TimestampTz until)
+{
+	Datum values[WAHOOK_MAX_COLUMNS] = {[Anum_queue_due_at - 1] = TimestampTzGetDatum(until)};
+	static const bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+	static const bool replace[WAHOOK_MAX_COLUMNS] = {[Anum_queue_due_at - 1] = true};
+
+	(void) wahook_update_row(&claim->store.queue, values, nulls, replace);
+}
+
 /*
  * Looks at up to batch due queue rows after *due_at, *seq, and claims the free conversations among
  * them. Returns how many rows there were; *first becomes the time of the earliest of them.
@@ -314,19 +333,15 @@ claim_due(Claim *claim, int batch, TimestampTz *due_at, int64 *seq, TimestampTz 
 	{
 		bool isnull;
 		TimestampTz until;
-		Datum park[3];
+		Datum id = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
-		park[0] = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
-		park[1] = SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &isnull);
-		*seq = DatumGetInt64(park[1]);
+		*seq = DatumGetInt64(SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &isnull));
 		*due_at = DatumGetTimestampTz(SPI_getbinval(rows->vals[i], rows->tupdesc, 3, &isnull));
 		*first = Min(*first, *due_at);
-		if (!claim_in_own_context(claim, DatumGetUUIDP(park[0]), &until) && until > claim->now)
-		{
-			park[2] = TimestampTzGetDatum(until);
-			wahook_execute(&park_row_plan, park, NULL);
-		}
+		if (find_queue_row(claim, id, *seq) &&
+			!claim_in_own_context(claim, DatumGetUUIDP(id), &until) && until > claim->now)
+			put_off(claim, until);
 	}
 	return n;
 }
