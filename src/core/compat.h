@@ -6,7 +6,7 @@
 
 #include "postgres.h"
 
-#include "access/genam.h"
+#include "access/tableam.h"
 #include "fmgr.h"
 
 #if PG_VERSION_NUM >= 160000
