@@ -11,14 +11,14 @@
 void
 wahook_parse_delivery(text *body, wahook_Delivery *delivery)
 {
-	size_t len = VARSIZE_ANY_EXHDR(body);
-	char *text = pnstrdup(VARDATA_ANY(body), len);
+	char *text = pnstrdup(VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body));
 	const char *problem = NULL;
 
 	wahook_json_begin();
 	PG_TRY();
 	{
-		problem = wahook_read_delivery(text, len, wahook_max_json_depth, delivery);
+		problem =
+			wahook_read_delivery(text, VARSIZE_ANY_EXHDR(body), wahook_max_json_depth, delivery);
 	}
 	PG_FINALLY();
 	{
