@@ -112,7 +112,11 @@ ROLLBACK;
 -- Errors.
 SELECT apply_webhook_retention(0);
 SELECT apply_webhook_retention(-5);
+-- Only the error's code, because the words depend on the version.
+\set VERBOSITY sqlstate
 SET wahook.message_retention = '6 d';
+\set VERBOSITY default
+SELECT min_val, max_val, unit FROM pg_settings WHERE name = 'wahook.message_retention';
 
 -- Looking reads an index, not the history.
 CREATE FUNCTION pg_temp.plan_of(p_table text, p_old_rows text, p_order_by text) RETURNS SETOF text
