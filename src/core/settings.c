@@ -28,7 +28,9 @@ int wahook_dlq_batch_size;
 
 int wahook_session_ttl_s;
 int wahook_retention_batch_size;
-int wahook_log_events;
+
+/* PostgreSQL 16 and later assert that the value of an enum is its default from the start. */
+int wahook_log_events = WAHOOK_LOG_PROBLEMS;
 
 #define DAY_S (24 * 3600)
 #define MAX_RETENTION_S (10 * 365 * DAY_S)
