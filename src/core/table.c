@@ -260,41 +260,35 @@ wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *null
 	return inserted;
 }
 
-/* The row is locked first, so that nothing waits. */
 static bool
-update_by_executor(wahook_Table *table)
+update_locked(wahook_Table *table)
 {
-	if (!wahook_try_lock_row(&table->rows))
-		return false;
-	ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
-							 table->new_row);
-	return true;
-}
-
-static TM_Result
-try_update(wahook_Table *table, bool wait, wahook_UpdateIndexes *update_indexes)
-{
+	wahook_UpdateIndexes update_indexes;
 	TM_FailureData failure;
 	LockTupleMode lockmode;
 
-	return table_tuple_update(table->rows.heap, &table->rows.slot->tts_tid, table->new_row,
-							  GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, wait,
-							  &failure, &lockmode, update_indexes);
-}
-
-/* A row that is locked by somebody may be locked by ourselves; then there is nobody to wait for. */
-static bool
-update_alone(wahook_Table *table)
-{
-	wahook_UpdateIndexes update_indexes;
-	TM_Result result = try_update(table, false, &update_indexes);
-
-	if (result == TM_BeingModified && wahook_try_lock_row(&table->rows))
-		result = try_update(table, true, &update_indexes);
-	if (result != TM_Ok)
+	if (table_tuple_update(table->rows.heap, &table->rows.slot->tts_tid, table->new_row,
+						   GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, true,
+						   &failure, &lockmode, &update_indexes) != TM_Ok)
 		return false;
 	if (wahook_has_index_updates(update_indexes))
 		wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
+	return true;
+}
+
+/*
+ * The row is locked first, so that the update finds nobody to wait for. An update that is told not
+ * to wait would not do: heapam.c asserts that there is none.
+ */
+static bool
+lock_and_update(wahook_Table *table)
+{
+	if (!wahook_try_lock_row(&table->rows))
+		return false;
+	if (!table->update_by_executor)
+		return update_locked(table);
+	ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
+							 table->new_row);
 	return true;
 }
 
@@ -309,7 +303,7 @@ wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, c
 	bool updated;
 
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
-	updated = table->update_by_executor ? update_by_executor(table) : update_alone(table);
+	updated = lock_and_update(table);
 	leave_executor(table, caller);
 	return updated;
 }
