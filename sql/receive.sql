@@ -60,7 +60,8 @@ SELECT payload -> 'message' -> 'n' AS n FROM processed_webhook_messages WHERE wh
 SELECT wamid, kind FROM pg_temp.rcv(pg_temp.messages(
 	'{"from": "15550011", "id": "rcv.c1", "type": "text"}, {"from": "15550012", "id": "rcv.c2", "type": "text"},
 	{"from_user_id": "US.13", "id": "rcv.c3", "type": "text"}, {"from": "15550014", "id": "rcv.c4", "type": "text"}',
-	'[{"user_id": "US.13", "profile": {"name": "by user id"}}, {"wa_id": "+1 555-0012", "profile": {"name": "second"}}, {"wa_id": "15550011", "user_id": "US.11", "profile": {"name": "first"}}]'));
+	'[{"user_id": "US.13", "profile": {"name": "by user id"}}, {"wa_id": "+1 555-0012", "profile": {"name": "second"}}, {"wa_id": "15550011", "user_id": "US.11", "profile": {"name": "first"}},
+	{"wa_id": "15550012", "user_id": "US.13", "profile": {"name": "too late"}}]'));
 SELECT whatsapp_message_id, payload -> 'contact' -> 'profile' ->> 'name' AS contact
 	FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'rcv.c_' ORDER BY 1;
 -- A message that does not say whom it is from, and the only one it can be from.

@@ -5,8 +5,10 @@
 #include "ingest/update.h"
 
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "ingest/contacts.h"
 #include "ingest/json.h"
 
 /* The arrays of a value whose elements are updates of their own, and the rest of the value. */
@@ -25,9 +27,7 @@ typedef struct Context
 	wahook_Delivery *delivery;
 	wahook_Change *change;
 	int max_depth;
-	json_t **contacts;
-	wahook_Span *contact_spans;
-	int ncontacts;
+	wahook_Contacts contacts;
 } Context;
 
 typedef void (*ElementReader)(Context *, wahook_Span, const json_t *);
@@ -100,22 +100,6 @@ read_timestamp(const json_t *object)
 	return (value - epoch_s) * USECS_PER_SEC;
 }
 
-/* The contact of a sender, by id and never by position: contacts may be fewer or in other order. */
-static int
-find_contact(const Context *context, const char *phone, const char *user_id)
-{
-	for (int i = 0; i < context->ncontacts; i++)
-	{
-		char *wa_id = wahook_normalize_identity(text_of(context->contacts[i], "wa_id"));
-		char *contact_user_id = text_of(context->contacts[i], "user_id");
-
-		if ((phone && wa_id && strcmp(phone, wa_id) == 0) ||
-			(user_id && contact_user_id && strcmp(user_id, contact_user_id) == 0))
-			return i;
-	}
-	return -1;
-}
-
 static void
 read_sender(Context *context, wahook_Update *update, const json_t *message)
 {
@@ -123,23 +107,24 @@ read_sender(Context *context, wahook_Update *update, const json_t *message)
 											   "business_scoped_user_id", NULL};
 	char *from = wahook_normalize_identity(text_of(message, "from"));
 	char *user_id = first_text(message, user_id_keys);
-	int contact;
+	const wahook_Contact *contact;
 
 	if (from && !(from[0] >= '0' && from[0] <= '9') && user_id == NULL)
 	{
 		user_id = from; /* "from" itself can hold a user id */
 		from = NULL;
 	}
-	contact = find_contact(context, from, user_id);
-	if (from == NULL && user_id == NULL && context->ncontacts == 1)
-		contact = 0; /* no name in the message, and only one it can be from */
-	if (contact >= 0)
+	contact = wahook_find_contact(&context->contacts, from, user_id);
+	if (from == NULL && user_id == NULL && context->contacts.n == 1)
+		contact =
+			&context->contacts.all[0]; /* no name in the message, and only one it can be from */
+	if (contact)
 	{
-		update->contact = context->contact_spans[contact];
+		update->contact = contact->raw;
 		if (from == NULL)
-			from = wahook_normalize_identity(text_of(context->contacts[contact], "wa_id"));
+			from = contact->phone;
 		if (user_id == NULL)
-			user_id = text_of(context->contacts[contact], "user_id");
+			user_id = contact->user_id;
 	}
 	update->phone = from;
 	update->user_id = user_id;
@@ -295,6 +280,7 @@ read_elements(Context *context, wahook_Span array, ElementReader read)
 		wahook_Span span;
 		json_t *element;
 
+		CHECK_FOR_INTERRUPTS();
 		if (!wahook_next_element(&cursor, &more))
 			return false;
 		if (!more)
@@ -312,8 +298,7 @@ read_elements(Context *context, wahook_Span array, ElementReader read)
 static void
 keep_contact(Context *context, wahook_Span raw, const json_t *contact)
 {
-	context->contacts[context->ncontacts] = unconstify(json_t *, contact);
-	context->contact_spans[context->ncontacts++] = raw;
+	wahook_add_contact(&context->contacts, raw, contact);
 }
 
 static int
@@ -405,7 +390,6 @@ read_shared_parts(Context *context)
 	wahook_Change *change = context->change;
 	const wahook_Change *last = context->delivery->last;
 	const char *reason = "metadata is not an object";
-	int ncontacts = count_elements(change->contacts);
 
 	if (last && same_text(change->metadata, last->metadata))
 		change->phone_number_id = last->phone_number_id;
@@ -422,16 +406,18 @@ read_shared_parts(Context *context)
 			change->metadata.len = 0;
 		}
 	}
-	context->contacts = palloc_array(json_t *, Max(ncontacts, 1));
-	context->contact_spans = palloc_array(wahook_Span, Max(ncontacts, 1));
-	return read_elements(context, change->contacts, keep_contact);
+	wahook_start_contacts(&context->contacts, count_elements(change->contacts));
+	if (!read_elements(context, change->contacts, keep_contact))
+		return false;
+	wahook_sort_contacts(&context->contacts);
+	return true;
 }
 
 bool
 wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span whole,
 				   int max_depth)
 {
-	Context context = {delivery, change, max_depth, NULL, NULL, 0};
+	Context context = {.delivery = delivery, .change = change, .max_depth = max_depth};
 	Value parts = {0};
 	const wahook_Change *last = delivery->last;
 	int before = delivery->n;
