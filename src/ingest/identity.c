@@ -17,6 +17,8 @@
 #include "access/genam.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -38,7 +40,7 @@ typedef enum Fate
 /* An identity that the delivery names, looked up once. */
 typedef struct Identity
 {
-	uint32 hash;
+	int next; /* in its bucket */
 	const char *scope;
 	const char *name;
 	Fate fate;
@@ -54,6 +56,8 @@ struct wahook_Resolver
 	Identity *identities;
 	int n;
 	int max;
+	int *buckets; /* of identities by hash: the last one added, or -1 */
+	uint32 mask;
 	List *created; /* wahook_Sender whose conversation is new */
 	List *left;    /* Identity copies that no longer lead to their conversation */
 };
@@ -129,21 +133,22 @@ wahook_peek_identity(wahook_RowReader *rows, const char *scope, const char *name
 static Identity *
 look_up(wahook_Resolver *resolver, const char *scope, const char *name)
 {
-	uint32 hash = hash_bytes((const unsigned char *) name, strlen(name));
+	int *bucket =
+		&resolver->buckets[hash_bytes((const unsigned char *) name, strlen(name)) & resolver->mask];
 	Identity *identity;
 	wahook_RowState state;
 
-	for (int i = 0; i < resolver->n; i++)
+	for (int i = *bucket; i >= 0; i = identity->next)
 	{
 		identity = &resolver->identities[i];
-		if (identity->hash == hash && strcmp(identity->name, name) == 0 &&
-			strcmp(identity->scope, scope) == 0)
+		if (strcmp(identity->name, name) == 0 && strcmp(identity->scope, scope) == 0)
 			return identity;
 	}
 	Assert(resolver->n < resolver->max);
-	identity = &resolver->identities[resolver->n++];
+	identity = &resolver->identities[resolver->n];
 	memset(identity, 0, sizeof(*identity));
-	identity->hash = hash;
+	identity->next = *bucket;
+	*bucket = resolver->n++;
 	identity->scope = scope;
 	identity->name = name;
 	state = wahook_peek_identity(&resolver->rows, scope, name, &identity->conversation_id);
@@ -383,10 +388,16 @@ wahook_look_up_senders(wahook_Sender *senders, int n)
 	resolver->nsenders = n;
 	resolver->max = 4 * n;
 	resolver->identities = palloc_array(Identity, Max(resolver->max, 1));
+	resolver->mask = pg_nextpower2_32(Max(resolver->max, 1)) - 1;
+	resolver->buckets = palloc_array(int, resolver->mask + 1);
+	memset(resolver->buckets, -1, (resolver->mask + 1) * sizeof(int));
 	wahook_open_rows(&resolver->rows, "webhook_identities", "webhook_identities_pkey",
 					 RowExclusiveLock);
 	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		resolve(resolver, &senders[i]);
+	}
 	return resolver;
 }
 

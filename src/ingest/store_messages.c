@@ -6,6 +6,7 @@
 #include <stdarg.h>
 
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -197,6 +198,7 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	{
 		wahook_Outcome *message = sorted[i];
 
+		CHECK_FOR_INTERRUPTS();
 		wahook_new_uuid(&message->message_id);
 		values[Anum_message_id - 1] = UUIDPGetDatum(&message->message_id);
 		values[Anum_message_whatsapp_message_id - 1] = CStringGetTextDatum(message->update->id);
