@@ -80,6 +80,17 @@ SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE
 ROLLBACK;
 SELECT ext_complete();
 
+-- A lock that is written by hand holds no claim, unless it only goes on; nor does one with nonsense in it.
+SELECT outcome FROM receive_webhook(ext_body('ext.11'));
+SELECT ext_claim(10);
+UPDATE webhook_conversations SET locked_at = clock_timestamp() WHERE user_id = '88990001';
+SELECT cardinality(claimed_messages) AS claimed FROM webhook_conversations WHERE user_id = '88990001';
+UPDATE webhook_conversations SET locked_by = '00000000-0000-4000-8000-0000000000ef', locked_at = clock_timestamp() WHERE user_id = '88990001';
+SELECT complete_webhook_messages(id, locked_by) FROM webhook_conversations WHERE user_id = '88990001';
+SELECT ext_claim(10);
+UPDATE webhook_conversations SET claimed_messages = '{NULL,1}' WHERE user_id = '88990001';
+SELECT ext_complete(), ext_claim(10), ext_complete();
+
 DELETE FROM webhook_dlq;
 DELETE FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ext.%';
 DELETE FROM webhook_conversations WHERE user_id LIKE '8899000_';

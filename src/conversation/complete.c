@@ -204,7 +204,8 @@ complete(Completion *completion, const wahook_Conversation *conversation, ArrayT
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 
-	if (n == 0)
+	/* Nulls can only have been written by hand. They take no room in the array. */
+	if (n == 0 || array_contains_nulls(seqs))
 		return 0;
 	ScanKeyInit(&keys[0], Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(&conversation->id));

@@ -20,7 +20,9 @@ DECLARE
 BEGIN
 	UPDATE @extschema@.webhook_conversations
 		SET locked_at = coalesce(locked_at, clock_timestamp()), lock_expires_at = lease_end,
-			lock_token = lock_token + 1
+			lock_token = lock_token + 1,
+			-- What the former holder had claimed is not the new one's to complete.
+			claimed_messages = CASE WHEN locked_by = OLD.locked_by THEN claimed_messages END
 		WHERE id = NEW.id;
 	INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)
 		VALUES (NEW.id, lease_end);
