@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ingest/hex.h"
+
 wahook_Cursor
 wahook_cursor(wahook_Span span)
 {
@@ -179,18 +181,6 @@ wahook_next_element(wahook_Cursor *cursor, bool *more)
 	return next_item(cursor, ']', '[', more);
 }
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* Whether a key, quotes included, is the given ASCII name; "\u0069d" is "id". */
 bool
 wahook_key_is(wahook_Span key, const char *name)
@@ -216,7 +206,7 @@ wahook_key_is(wahook_Span key, const char *name)
 			if (end - p < 6 || p[1] != 'u')
 				return false;
 			for (int i = 2; i < 6; i++)
-				code = hex_value(p[i]) < 0 ? -1 : code * 16 + hex_value(p[i]);
+				code = wahook_hex_digit(p[i]) < 0 ? -1 : code * 16 + wahook_hex_digit(p[i]);
 			if (code != (unsigned char) *name)
 				return false;
 			p += 6;

@@ -16,6 +16,7 @@
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/settings.h"
+#include "ingest/hex.h"
 
 #define PREFIX "sha256="
 #define PREFIX_LENGTH (sizeof(PREFIX) - 1)
@@ -24,25 +25,13 @@
 PG_FUNCTION_INFO_V1(wahook_verify_webhook_signature);
 PG_FUNCTION_INFO_V1(wahook_verify_webhook_subscription);
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static bool
 decode_hex(const char *hex, size_t bytes, uint8 *to)
 {
 	for (size_t i = 0; i < bytes; i++)
 	{
-		int high = hex_digit(hex[2 * i]);
-		int low = hex_digit(hex[2 * i + 1]);
+		int high = wahook_hex_digit(hex[2 * i]);
+		int low = wahook_hex_digit(hex[2 * i + 1]);
 
 		if (high < 0 || low < 0)
 			return false;
