@@ -117,15 +117,6 @@ elapsed_ms(TimestampTz from, TimestampTz to)
 	return (int) Min(Max((to - from) / 1000, 0), PG_INT32_MAX);
 }
 
-static void
-raise_busy(const char *what, const pg_uuid_t *id)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("%s %s is being changed by another transaction", what, wahook_uuid_text(id)),
-			 errdetail("This call does not wait for other transactions."), errhint("Try again.")));
-}
-
 /* The idempotency record says when the message was processed. One deleted by hand says nothing. */
 static void
 mark_processed(Completion *completion, const pg_uuid_t *message_id, int ms)
@@ -145,7 +136,7 @@ mark_processed(Completion *completion, const pg_uuid_t *message_id, int ms)
 	if (state == WAHOOK_ROW_NONE)
 		return;
 	if (state != WAHOOK_ROW_STEADY || !wahook_update_row(messages, values, nulls, replace))
-		raise_busy("message", message_id);
+		wahook_raise_busy("message", wahook_uuid_text(message_id));
 }
 
 static void
@@ -189,7 +180,7 @@ complete_message(Completion *completion, const wahook_Conversation *conversation
 		completion->retried =
 			accumArrayResult(completion->retried, message_id, false, UUIDOID, CurrentMemoryContext);
 	if (!wahook_delete_row(&completion->store->inbox))
-		raise_busy("message", DatumGetUUIDP(message_id));
+		wahook_raise_busy("message", wahook_uuid_text(DatumGetUUIDP(message_id)));
 }
 
 /* Walks the inbox up to the last of seqs, both in ascending order. */

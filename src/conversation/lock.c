@@ -153,11 +153,7 @@ wahook_try_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lo
 	if (state == WAHOOK_ROW_NONE || !held_by(conversation, lock_id))
 		return false;
 	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(rows))
-		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-						errmsg("conversation %s is being changed by another transaction",
-							   wahook_uuid_text(id)),
-						errdetail("This call does not wait for other transactions."),
-						errhint("Try again.")));
+		wahook_raise_busy("conversation", wahook_uuid_text(id));
 	return true;
 }
 

@@ -182,11 +182,7 @@ lock_state(const pg_uuid_t *id)
 						errmsg("conversation %s does not exist", wahook_uuid_text(id)),
 						errhint("Pass the id of a row of webhook_conversations.")));
 	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(&reader))
-		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-						errmsg("conversation %s is being changed by another transaction",
-							   wahook_uuid_text(id)),
-						errdetail("This call does not wait for other transactions."),
-						errhint("Try again.")));
+		wahook_raise_busy("conversation", wahook_uuid_text(id));
 	wahook_close_rows(&reader);
 	return parse_state(conversation.status);
 }

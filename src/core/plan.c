@@ -37,12 +37,6 @@ wahook_end(void)
 	SPI_finish();
 }
 
-Oid
-wahook_schema(void)
-{
-	return extension_schema;
-}
-
 /* The oid of a relation of the extension. */
 Oid
 wahook_relation(const char *name)

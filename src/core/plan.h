@@ -26,7 +26,6 @@ typedef struct wahook_Plan
 
 extern void wahook_begin(FunctionCallInfo fcinfo);
 extern void wahook_end(void);
-extern Oid wahook_schema(void);
 extern Oid wahook_relation(const char *name);
 extern uint64 wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls);
 extern Datum wahook_result(uint64 row, int column, bool *isnull);

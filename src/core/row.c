@@ -132,3 +132,12 @@ wahook_try_lock_row_to_delete(wahook_RowReader *reader)
 {
 	return try_lock(reader, LockTupleExclusive);
 }
+
+void
+wahook_raise_busy(const char *what, const char *which)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("%s %s is being changed by another transaction", what, which),
+			 errdetail("This call does not wait for other transactions."), errhint("Try again.")));
+}

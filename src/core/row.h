@@ -34,4 +34,7 @@ extern bool wahook_try_lock_row(wahook_RowReader *reader);
 extern bool wahook_try_lock_row_to_delete(wahook_RowReader *reader);
 extern void wahook_close_rows(wahook_RowReader *reader);
 
+/* Error 55P03: another transaction is changing this thing, "conversation ..." for one. */
+extern void wahook_raise_busy(const char *what, const char *which) pg_attribute_noreturn();
+
 #endif

@@ -19,10 +19,10 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 
+#include "core/columns.h"
 #include "core/compat.h"
 #include "core/plan.h"
 #include "core/row.h"
@@ -239,59 +239,38 @@ resolve(wahook_Resolver *resolver, wahook_Sender *sender)
 		sender->announce = false; /* its row is written with these names */
 }
 
-static Datum
-text_array(const char **strings, int n)
-{
-	Datum *elements = palloc(sizeof(Datum) * n);
-	bool *nulls = palloc(sizeof(bool) * n);
-	int lower = 1;
-
-	for (int i = 0; i < n; i++)
-	{
-		nulls[i] = strings[i] == NULL;
-		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(strings[i]);
-	}
-	return PointerGetDatum(
-		construct_md_array(elements, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static Datum
-uuid_array(const pg_uuid_t **ids, int n)
-{
-	Datum *elements = palloc(sizeof(Datum) * n);
-
-	for (int i = 0; i < n; i++)
-		elements[i] = UUIDPGetDatum(ids[i]);
-	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-}
-
 void
 wahook_create_conversations(List *senders)
 {
 	int n = list_length(senders);
-	const pg_uuid_t **ids = palloc_array(const pg_uuid_t *, n + 1);
-	const char **user_ids = palloc_array(const char *, n + 1);
-	const char **phones = palloc_array(const char *, n + 1);
-	const char **scopes = palloc_array(const char *, n + 1);
+	wahook_Column ids;
+	wahook_Column user_ids;
+	wahook_Column phones;
+	wahook_Column scopes;
 	Datum values[4];
 
 	if (n == 0)
 		return;
+	wahook_start_column(&ids, UUIDOID, n);
+	wahook_start_column(&user_ids, TEXTOID, n);
+	wahook_start_column(&phones, TEXTOID, n);
+	wahook_start_column(&scopes, TEXTOID, n);
 	for (int i = 0; i < n; i++)
 	{
 		wahook_Sender *sender = list_nth(senders, i);
+		const char *phone = sender->new_phone ? sender->new_phone : sender->phone;
 
-		ids[i] = &sender->conversation_id;
-		phones[i] = sender->new_phone ? sender->new_phone : sender->phone;
-		user_ids[i] = sender->new_user_id ? sender->new_user_id
-					  : sender->user_id   ? sender->user_id
-										  : phones[i];
-		scopes[i] = sender->phone_number_id;
+		wahook_add_uuid(&ids, &sender->conversation_id);
+		wahook_add_text(&user_ids, sender->new_user_id ? sender->new_user_id
+								   : sender->user_id   ? sender->user_id
+													   : phone);
+		wahook_add_text(&phones, phone);
+		wahook_add_text(&scopes, sender->phone_number_id);
 	}
-	values[0] = uuid_array(ids, n);
-	values[1] = text_array(user_ids, n);
-	values[2] = text_array(phones, n);
-	values[3] = text_array(scopes, n);
+	values[0] = wahook_finish_column(&ids);
+	values[1] = wahook_finish_column(&user_ids);
+	values[2] = wahook_finish_column(&phones);
+	values[3] = wahook_finish_column(&scopes);
 	wahook_creating_conversations = true;
 	PG_TRY();
 	{
@@ -308,22 +287,25 @@ wahook_create_conversations(List *senders)
 static uint64
 write_identities(wahook_Plan *plan, Identity **identities, int n)
 {
-	const char **scopes = palloc_array(const char *, n + 1);
-	const char **names = palloc_array(const char *, n + 1);
-	const pg_uuid_t **ids = palloc_array(const pg_uuid_t *, n + 1);
+	wahook_Column scopes;
+	wahook_Column names;
+	wahook_Column ids;
 	Datum values[3];
 
 	if (n == 0)
 		return 0;
+	wahook_start_column(&scopes, TEXTOID, n);
+	wahook_start_column(&names, TEXTOID, n);
+	wahook_start_column(&ids, UUIDOID, n);
 	for (int i = 0; i < n; i++)
 	{
-		scopes[i] = identities[i]->scope;
-		names[i] = identities[i]->name;
-		ids[i] = &identities[i]->conversation_id;
+		wahook_add_text(&scopes, identities[i]->scope);
+		wahook_add_text(&names, identities[i]->name);
+		wahook_add_uuid(&ids, &identities[i]->conversation_id);
 	}
-	values[0] = text_array(scopes, n);
-	values[1] = text_array(names, n);
-	values[2] = uuid_array(ids, n);
+	values[0] = wahook_finish_column(&scopes);
+	values[1] = wahook_finish_column(&names);
+	values[2] = wahook_finish_column(&ids);
 	return wahook_execute(plan, values, NULL);
 }
 

@@ -18,6 +18,7 @@
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
+#include "core/row.h"
 #include "core/settings.h"
 #include "core/uuid.h"
 #include "retry/backoff.h"
@@ -212,12 +213,8 @@ wahook_fail_webhook_message(PG_FUNCTION_ARGS)
 	waiting = find_waiting(&conversation.id, message_id);
 	entry = wahook_dead_letter(&conversation, &waiting, &failure);
 	if (entry == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("dead letter of message \"%s\" is being changed by another transaction",
-						text_to_cstring(message_id)),
-				 errdetail("This call does not wait for other transactions."),
-				 errhint("Try again.")));
+		wahook_raise_busy("dead letter of message",
+						  psprintf("\"%s\"", text_to_cstring(message_id)));
 	wahook_end();
 	PG_RETURN_DATUM(entry);
 }
