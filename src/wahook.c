@@ -4,9 +4,11 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "core/compat.h"
 #include "core/settings.h"
+#include "core/shared.h"
 
 PG_MODULE_MAGIC;
 
@@ -16,4 +18,6 @@ PGDLLEXPORT void
 _PG_init(void)
 {
 	wahook_define_settings();
+	if (process_shared_preload_libraries_in_progress)
+		wahook_reserve_shared();
 }

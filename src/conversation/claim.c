@@ -32,6 +32,7 @@
 #include "core/settings.h"
 #include "core/tables.h"
 #include "core/uuid.h"
+#include "core/wake.h"
 #include "ingest/identity.h"
 
 /* How many due queue rows are looked at in one go when many of them can't be claimed. */
@@ -312,7 +313,8 @@ put_off(Claim *claim, TimestampTz until)
 	static const bool nulls[WAHOOK_MAX_COLUMNS] = {false};
 	static const bool replace[WAHOOK_MAX_COLUMNS] = {[Anum_queue_due_at - 1] = true};
 
-	(void) wahook_update_row(&claim->store.queue, values, nulls, replace);
+	if (wahook_update_row(&claim->store.queue, values, nulls, replace))
+		wahook_note_work_at(WAHOOK_WORK_DELIVER, until);
 }
 
 /*

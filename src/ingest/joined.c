@@ -12,6 +12,7 @@
 #include "core/compat.h"
 #include "core/plan.h"
 #include "core/tables.h"
+#include "core/wake.h"
 #include "ingest/envelope.h"
 
 static wahook_Plan add_name_plan =
@@ -140,7 +141,8 @@ wahook_create_joined_conversation(const pg_uuid_t *id)
 		return;
 	if (state != WAHOOK_ROW_NONE && memcmp(&other, id, sizeof(pg_uuid_t)) != 0)
 	{
-		wahook_execute(&adopt_plan, values, NULL);
+		if (wahook_execute(&adopt_plan, values, NULL) > 0)
+			wahook_note_work(WAHOOK_WORK_DELIVER);
 		wahook_execute(&forget_plan, values, NULL);
 		return;
 	}

@@ -6,6 +6,7 @@
 #include "utils/timestamp.h"
 
 #include "core/tables.h"
+#include "core/wake.h"
 
 void
 wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
@@ -19,4 +20,5 @@ wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum servic
 	values[Anum_queue_service - 1] = service;
 	values[Anum_queue_due_at - 1] = TimestampTzGetDatum(due_at);
 	wahook_insert_row(queue, values, nulls, Natts_queue);
+	wahook_note_work_at(WAHOOK_WORK_DELIVER, due_at);
 }

@@ -22,6 +22,7 @@
 #include "core/compat.h"
 #include "core/event.h"
 #include "core/settings.h"
+#include "core/wake.h"
 #include "retry/backoff.h"
 
 typedef struct Entry
@@ -315,6 +316,22 @@ begin_trigger(FunctionCallInfo fcinfo, const char *name)
 					errmsg("function \"%s\" is a row trigger of webhook_dlq only", name)));
 }
 
+/* When the entry is due, or its retrier's lease ends: then there is something to do for the job. */
+static void
+note_due(HeapTuple tuple, TupleDesc desc)
+{
+	static const int times[] = {Anum_dlq_next_retry_at, Anum_dlq_retry_lease_until};
+
+	for (size_t i = 0; i < lengthof(times); i++)
+	{
+		bool isnull;
+		Datum due_at = heap_getattr(tuple, times[i], desc, &isnull);
+
+		if (!isnull)
+			wahook_note_work_at(WAHOOK_WORK_RETRY, DatumGetTimestampTz(due_at));
+	}
+}
+
 /* BEFORE INSERT OR UPDATE on webhook_dlq */
 Datum
 wahook_dlq_before_change(PG_FUNCTION_ARGS)
@@ -343,6 +360,7 @@ wahook_dlq_before_change(PG_FUNCTION_ARGS)
 		}
 		tuple = SPI_copytuple(heap_form_tuple(desc, entry.values, entry.nulls));
 	}
+	note_due(tuple, desc);
 	wahook_end();
 	return PointerGetDatum(tuple);
 }

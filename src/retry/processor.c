@@ -22,6 +22,7 @@
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/uuid.h"
+#include "core/wake.h"
 #include "retry/dead_letter.h"
 #include "retry/entry.h"
 #include "retry/handler.h"
@@ -243,6 +244,7 @@ requeue(const Run *run)
 		Datum values[] = {wahook_uuid_array(ids, n), TimestampTzGetDatum(GetCurrentTimestamp())};
 
 		wahook_execute_settled(&requeue_plan, values, NULL);
+		wahook_note_work(WAHOOK_WORK_DELIVER);
 	}
 }
 
