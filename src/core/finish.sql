@@ -9,7 +9,12 @@ BEGIN
 	FOR v_relation IN
 		SELECT c.oid::regclass AS name, c.relkind AS kind, c.relpersistence AS persistence,
 			EXISTS (SELECT FROM pg_attribute
-				WHERE attrelid = c.oid AND attname = 'from_extension') AS has_seeds
+				WHERE attrelid = c.oid AND attname = 'from_extension') AS has_seeds,
+			(SELECT concat_ws(' OR ',
+					CASE WHEN p.service IS NOT NULL THEN 'has_type_privilege(''@extschema@.webhook_level_service''::regtype, ''USAGE'')' END,
+					CASE WHEN p.monitor IS NOT NULL THEN 'has_type_privilege(''@extschema@.webhook_level_monitor''::regtype, ''USAGE'')' END,
+					CASE WHEN p.admin IS NOT NULL THEN 'has_type_privilege(''@extschema@.webhook_level_admin''::regtype, ''USAGE'')' END)
+				FROM @extschema@.webhook_privileges() p WHERE p.kind = 'table' AND p.object_name = c.relname) AS levels
 		FROM pg_extension e
 			JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 			JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -18,6 +23,12 @@ BEGIN
 		-- What has seeds is configuration, not user data: there the privileges say it all.
 		IF v_relation.kind = 'r' AND NOT v_relation.has_seeds THEN
 			EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_relation.name);
+			-- A privilege that somebody gave with GRANT ... ON ALL TABLES shows no row: a level has to
+			-- be there. The policies belong to the extension, so no dump has to keep them.
+			IF v_relation.levels <> '' THEN
+				EXECUTE format('CREATE POLICY wahook ON %s USING ((SELECT %2$s)) WITH CHECK ((SELECT %2$s))',
+					v_relation.name, v_relation.levels);
+			END IF;
 		END IF;
 		-- Unlogged tables are cheap to lose.
 		IF v_relation.persistence = 'p' THEN
@@ -38,6 +49,10 @@ BEGIN
 			FROM pg_depend d JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
 			WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
 				AND c.relkind IN ('r', 'v', 'S')
+			UNION ALL
+			SELECT d.refobjid, 'TYPE', t.oid::regtype::text, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner))
+			FROM pg_depend d JOIN pg_type t ON d.classid = 'pg_type'::regclass AND d.objid = t.oid
+			WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND t.typtype = 'd'
 			UNION ALL
 			SELECT d.refobjid, 'FUNCTION', p.oid::regprocedure::text, p.proowner,
 				coalesce(p.proacl, acldefault('f', p.proowner))

@@ -1,6 +1,8 @@
 -- The views that dashboards read. All look at the last 24 hours or at what is going on now.
 --
--- Settings are read in scalar subqueries: those run once, a call in the condition once a row.
+-- Settings and privileges are read in scalar subqueries: those run once, a call in the condition once
+-- a row. A view reads with the rights of its owner, but has_type_privilege() asks for those of whoever
+-- uses it: phone numbers and user ids are null to a monitor.
 
 CREATE VIEW @extschema@.webhook_conversation_health AS
 	SELECT status,
@@ -18,7 +20,10 @@ COMMENT ON VIEW @extschema@.webhook_conversation_health IS
 -- This reads every conversation: an index on the lock would cost more at each claim than this
 -- costs at each look.
 CREATE VIEW @extschema@.stuck_webhook_conversations AS
-	SELECT id, user_id, whatsapp_phone, agent_type, status, last_activity_at, retry_count,
+	SELECT id,
+		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN user_id END AS user_id,
+		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN whatsapp_phone END AS whatsapp_phone,
+		agent_type, status, last_activity_at, retry_count,
 		error_count, locked_by, locked_at,
 		extract(epoch FROM now() - last_activity_at) AS idle_seconds
 	FROM @extschema@.webhook_conversations
@@ -78,7 +83,10 @@ COMMENT ON VIEW @extschema@.webhook_dlq_summary IS
 	'the dead letters of the last 24 hours, by resolution status';
 
 CREATE VIEW @extschema@.recent_webhook_state_transitions AS
-	SELECT t.id, t.conversation_id, c.user_id, c.whatsapp_phone, c.agent_type,
+	SELECT t.id, t.conversation_id,
+		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN c.user_id END AS user_id,
+		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN c.whatsapp_phone END AS whatsapp_phone,
+		c.agent_type,
 		t.from_state, t.to_state, t.transition_reason, t.correlation_id, t.created_at
 	FROM @extschema@.conversation_state_transitions t
 		LEFT JOIN @extschema@.webhook_conversations c ON c.id = t.conversation_id

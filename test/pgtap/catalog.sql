@@ -41,8 +41,10 @@ SELECT is_empty($$ SELECT name FROM relations,
 SELECT set_eq($$ SELECT name::text FROM relations WHERE relkind = 'r' AND NOT relrowsecurity $$,
 	ARRAY['webhook_services', 'webhook_agents', 'webhook_rate_limit_buckets'],
 	'every table but the configuration has row level security');
-SELECT is_empty($$ SELECT polname FROM pg_policy JOIN relations r ON r.oid = polrelid $$,
-	'no policy admits anybody before a grant');
+SELECT is_empty($$ SELECT t.oid::regtype FROM pg_type t JOIN members ON classid = 'pg_type'::regclass AND objid = t.oid,
+		aclexplode(coalesce(typacl, acldefault('T', typowner))) a
+	WHERE typtype = 'd' AND a.grantee <> typowner $$,
+	'nobody has a level before a grant');
 SELECT is_empty($$ SELECT signature FROM functions
 	WHERE prosecdef AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false) $$,
 	'every SECURITY DEFINER function sets its search_path');
@@ -81,24 +83,60 @@ SELECT is_empty($$ SELECT name FROM relations
 		AND oid <> ALL ((SELECT extconfig FROM pg_extension WHERE extname = 'wahook')::oid[]) $$,
 	'every logged table and sequence is dumped');
 
+-- A policy asks for the levels that have a privilege on its table, and for nothing else.
+SELECT set_eq(
+	$$ SELECT r.relname::text, refobjid::regtype::text
+		FROM pg_policy p JOIN relations r ON r.oid = polrelid
+			JOIN pg_depend ON classid = 'pg_policy'::regclass AND objid = p.oid AND refclassid = 'pg_type'::regclass $$,
+	$$ SELECT object_name, 'webhook_level_' || level
+		FROM webhook_privileges() p JOIN relations ON relname = object_name AND relrowsecurity,
+			(VALUES ('service'), ('monitor'), ('admin')) l(level)
+		WHERE to_jsonb(p) ->> level IS NOT NULL $$,
+	'each table of user data that a level may use has a policy that admits it');
+
+-- The levels contain each other, and a monitor gets numbers: views and functions, no table.
+SELECT is_empty($$ SELECT object_name FROM webhook_privileges()
+	WHERE NOT string_to_array(admin, ', ') @> string_to_array(service, ', ') IS TRUE AND service IS NOT NULL $$,
+	'an admin may what a service may');
+SELECT is_empty($$ SELECT object_name FROM webhook_privileges() WHERE monitor IS NOT NULL AND (service IS NULL OR kind = 'table') $$,
+	'a service may what a monitor may, who reads no table');
+
 -- Granted and taken back, whatever the role is called.
 CREATE ROLE "wahook '""; DROP TABLE x; -- a name as long as names can be ----";
-SELECT lives_ok($$ SELECT wahook_grant(oid, 'service') FROM pg_roles WHERE rolname LIKE 'wahook ''%' $$, 'grant');
-SELECT lives_ok($$ SELECT wahook_grant(oid, 'service') FROM pg_roles WHERE rolname LIKE 'wahook ''%' $$, 'grant again');
-SELECT is_empty($$ SELECT polrelid::regclass FROM pg_policy GROUP BY polrelid HAVING count(*) > 1 $$,
-	'a second grant adds no policy');
-SELECT set_eq(
-	$$ SELECT polrelid::regclass::text FROM pg_policy $$,
-	$$ SELECT object_name FROM webhook_privileges() JOIN relations ON relname = object_name AND relrowsecurity
-		WHERE service IS NOT NULL $$,
-	'each table of user data that is granted has a policy');
-SELECT lives_ok($$ SELECT wahook_revoke(oid, 'service') FROM pg_roles WHERE rolname LIKE 'wahook ''%' $$, 'revoke');
-SELECT is_empty($$ SELECT polname FROM pg_policy $$, 'no policy is left');
-SELECT is_empty($$ SELECT c.relname FROM pg_class c, aclexplode(relacl) a
-		WHERE a.grantee = (SELECT oid FROM pg_roles WHERE rolname LIKE 'wahook ''%')
-	UNION ALL SELECT p.proname FROM pg_proc p, aclexplode(proacl) a
-		WHERE a.grantee = (SELECT oid FROM pg_roles WHERE rolname LIKE 'wahook ''%') $$,
-	'no privilege is left');
+CREATE TEMP VIEW the_role AS SELECT oid FROM pg_roles WHERE rolname LIKE 'wahook ''%';
+CREATE TEMP VIEW privileges AS
+	SELECT 'table' AS kind, relname AS object_name, a.privilege_type AS privilege
+		FROM relations, aclexplode(relacl) a WHERE a.grantee = (SELECT oid FROM the_role)
+	UNION ALL SELECT 'function', proname, a.privilege_type
+		FROM functions, aclexplode(proacl) a WHERE a.grantee = (SELECT oid FROM the_role)
+	UNION ALL SELECT 'type', typname, a.privilege_type
+		FROM pg_type, aclexplode(typacl) a WHERE a.grantee = (SELECT oid FROM the_role);
+CREATE TEMP VIEW expected AS
+	SELECT level, CASE kind WHEN 'view' THEN 'table' ELSE kind END AS kind, object_name::name, privilege
+	FROM webhook_privileges() p, (VALUES ('service'), ('monitor'), ('admin')) l(level),
+		regexp_split_to_table(to_jsonb(p) ->> level, ', ') privilege
+	UNION ALL SELECT level, 'type', 'webhook_level_' || level, 'USAGE'
+		FROM unnest('{service,monitor,admin,personal_data}'::text[]) level
+	UNION ALL SELECT level, 'type', 'webhook_personal_data', 'USAGE' FROM unnest('{service,admin,personal_data}'::text[]) level;
+
+SELECT collect_tap(lives_ok(format('SELECT wahook_grant(oid, %L) FROM the_role', level), 'grant ' || level),
+	lives_ok(format('SELECT wahook_grant(oid, %L) FROM the_role', level), 'and again'),
+	set_eq('SELECT * FROM privileges', format('SELECT kind, object_name, privilege FROM expected WHERE level = %L', level), 'it has that'),
+	set_eq('SELECT webhook_levels_of(oid) FROM the_role', ARRAY[level], 'and this level'),
+	lives_ok(format('SELECT wahook_revoke(oid, %L) FROM the_role', level), 'revoke ' || level),
+	lives_ok(format('SELECT wahook_revoke(oid, %L) FROM the_role', level), 'and again'),
+	is_empty('SELECT * FROM privileges', 'nothing is left'))
+FROM unnest('{service,monitor,admin,personal_data}'::text[]) level;
+
+-- Of two levels, one is taken back.
+SELECT collect_tap(lives_ok(format('SELECT wahook_grant(oid, %L), wahook_grant(oid, %L) FROM the_role', kept, lost), format('grant %s and %s', kept, lost)),
+	set_eq('SELECT webhook_levels_of(oid) FROM the_role', ARRAY[kept, lost], 'it has both'),
+	lives_ok(format('SELECT wahook_revoke(oid, %L) FROM the_role', lost), 'revoke ' || lost),
+	set_eq('SELECT * FROM privileges', format('SELECT kind, object_name, privilege FROM expected WHERE level = %L', kept), 'it has what is left'),
+	lives_ok(format('SELECT wahook_revoke(oid, %L) FROM the_role', kept), 'revoke ' || kept),
+	is_empty('SELECT * FROM privileges', 'nothing is left'))
+FROM unnest('{service,monitor,admin,personal_data}'::text[]) kept, unnest('{service,monitor,admin,personal_data}'::text[]) lost
+WHERE kept <> lost;
 SELECT throws_ok($$ SELECT wahook_grant('pg_monitor', 'root') $$, '22023');
 SELECT throws_ok($$ SELECT wahook_grant(NULL, 'service') $$, '42704');
 SELECT throws_ok($$ SELECT wahook_grant(0::oid, 'service') $$, '42704');
