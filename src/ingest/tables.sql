@@ -1,23 +1,5 @@
 -- What deliveries leave behind: messages, statuses of what was sent, notices, and what could not be read.
 
-CREATE TABLE @extschema@.webhook_services (
-	name text PRIMARY KEY CHECK (name <> '' AND length(name) <= 200),
-	handler text,
-	run_as name,
-	created_at timestamptz NOT NULL DEFAULT now(),
-	updated_at timestamptz NOT NULL DEFAULT now(),
-	from_extension boolean NOT NULL DEFAULT false,
-	CHECK ((handler IS NULL) = (run_as IS NULL))
-);
-INSERT INTO @extschema@.webhook_services (name, from_extension) VALUES ('default', true);
-CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_services
-	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('name');
-COMMENT ON TABLE @extschema@.webhook_services IS 'who handles messages';
-COMMENT ON COLUMN @extschema@.webhook_services.handler IS
-	'a SQL function that takes one jsonb and raises an error to fail; null: clients claim the messages';
-COMMENT ON COLUMN @extschema@.webhook_services.run_as IS
-	'the role that set the handler, and as which it runs';
-
 CREATE TABLE @extschema@.processed_webhook_messages (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
 	whatsapp_message_id text NOT NULL,
@@ -108,13 +90,20 @@ CREATE TABLE @extschema@.webhook_rate_limit_buckets (
 	bucket text PRIMARY KEY,
 	max_tokens integer NOT NULL CHECK (max_tokens > 0),
 	refill_per_second double precision NOT NULL CHECK (refill_per_second > 0),
-	from_extension boolean NOT NULL DEFAULT false
+	from_extension boolean NOT NULL DEFAULT false,
+	action text NOT NULL DEFAULT 'delay' CHECK (action IN ('delay', 'drop')),
+	enabled boolean NOT NULL DEFAULT true
 );
-INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES ('default', 60, 1, true);
+INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES
+	('default', 60, 1, true, 'delay', true), ('intake', 60, 1, true, 'delay', false);
 CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_rate_limit_buckets
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('bucket');
 COMMENT ON TABLE @extschema@.webhook_rate_limit_buckets IS
 	'token buckets; a bucket that is not listed here has the limits of ''default''';
+COMMENT ON COLUMN @extschema@.webhook_rate_limit_buckets.action IS
+	'of the bucket ''intake'': what becomes of a message that finds no token; delay: it waits for one; drop: it is not processed';
+COMMENT ON COLUMN @extschema@.webhook_rate_limit_buckets.enabled IS
+	'of the bucket ''intake'': whether deliveries are limited, by user';
 CREATE UNLOGGED TABLE @extschema@.webhook_rate_limits (
 	identifier text NOT NULL,
 	bucket text NOT NULL,

@@ -1,4 +1,4 @@
--- SQL handlers of services.
+-- What every service keeps, whoever writes it: its handler, its endpoint, its secrets.
 
 CREATE FUNCTION @extschema@.webhook_check_service() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'wahook_check_service' LANGUAGE C VOLATILE;
@@ -7,3 +7,77 @@ COMMENT ON FUNCTION @extschema@.webhook_check_service() IS
 CREATE TRIGGER webhook_check_service
 	BEFORE INSERT OR UPDATE OF handler, run_as ON @extschema@.webhook_services
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_check_service();
+
+CREATE FUNCTION @extschema@.webhook_check_endpoint() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	v_port text;
+BEGIN
+	IF NEW.url IS NULL THEN
+		RETURN NEW;
+	END IF;
+	IF NEW.handler IS NOT NULL THEN
+		RAISE EXCEPTION 'service "%" has a handler and a URL', NEW.name
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'Its messages go either to a function in this database or to an endpoint.',
+				HINT = 'Set the other of the two to null.';
+	END IF;
+	v_port := substring(NEW.url FROM '(?i)^https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]):([0-9]+)(?:[/?]|$)');
+	IF NEW.url !~* '^https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
+		OR position('#' IN NEW.url) > 0 OR length(NEW.url) > 2000 OR v_port::integer NOT BETWEEN 1 AND 65535
+	THEN
+		RAISE EXCEPTION 'URL of service "%" can''t be called', NEW.name
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'It must be http or https, a host, perhaps a port and a path, in ASCII without spaces, user name or fragment, and of at most 2000 bytes.',
+				HINT = 'Write it like https://bot.example.com/mobility; what authorizes a delivery goes to set_webhook_service_secrets().';
+	END IF;
+	IF NEW.url ~* '^http:' AND NOT NEW.allow_http THEN
+		RAISE EXCEPTION 'URL of service "%" is not https', NEW.name
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'Messages and the bearer token would go over the network in the clear.',
+				HINT = 'Use https, or set allow_http where the network is your own.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_check_endpoint() IS 'trigger: checks the endpoint of a service';
+CREATE TRIGGER webhook_check_endpoint
+	BEFORE INSERT OR UPDATE OF url, allow_http, handler ON @extschema@.webhook_services
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_check_endpoint();
+
+-- The values are never part of the message.
+CREATE FUNCTION @extschema@.webhook_check_service_secrets() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	v_secret text;
+BEGIN
+	IF NEW.bearer_token !~ '^[!-~]+$' OR length(NEW.bearer_token) > 4096 THEN
+		RAISE EXCEPTION 'bearer token of service "%" can''t be sent', NEW.service
+			USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'It is sent in a header: up to 4096 characters of ASCII, without spaces.';
+	END IF;
+	FOREACH v_secret IN ARRAY ARRAY[NEW.signing_secret, NEW.previous_signing_secret] LOOP
+		-- In this order: only what is base64 can be decoded.
+		CASE
+			WHEN v_secret IS NULL THEN
+				CONTINUE;
+			WHEN v_secret ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$'
+				AND octet_length(decode(substr(v_secret, 7), 'base64')) BETWEEN 24 AND 64 THEN
+				CONTINUE;
+			ELSE
+				RAISE EXCEPTION 'signing secret of service "%" is not one of Standard Webhooks', NEW.service
+					USING ERRCODE = 'invalid_parameter_value',
+						DETAIL = 'It must be "whsec_" and 24 to 64 random bytes in base64.',
+						HINT = 'Make one with: openssl rand -base64 32.';
+		END CASE;
+	END LOOP;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_check_service_secrets() IS
+	'trigger: checks what deliveries to an endpoint are authorized and signed with';
+CREATE TRIGGER webhook_check_service_secrets
+	BEFORE INSERT OR UPDATE ON @extschema@.webhook_service_secrets
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_check_service_secrets();

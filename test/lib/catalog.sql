@@ -19,8 +19,9 @@ ORDER BY proname;
 SELECT CASE relkind WHEN 'r' THEN 'table' ELSE 'view' END, relname, attname,
 	replace(format_type(atttypid, atttypmod), 'timestamp with time zone', 'timestamptz'),
 	CASE WHEN attnotnull THEN 'no' ELSE 'yes' END,
-	coalesce(CASE WHEN pg_get_expr(adbin, adrelid) ~ '^nextval' THEN 'sequence'
-		ELSE regexp_replace(pg_get_expr(adbin, adrelid), '::\w+$', '') END, '')
+	coalesce(CASE WHEN attgenerated <> '' THEN 'generated'
+		WHEN pg_get_expr(adbin, adrelid) ~ '^nextval' THEN 'sequence'
+		ELSE regexp_replace(pg_get_expr(adbin, adrelid), '::\w+(\[\])?$', '') END, '')
 FROM pg_class c JOIN members ON classid = 'pg_class'::regclass AND objid = c.oid
 	JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 	LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum

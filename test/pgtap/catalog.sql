@@ -39,7 +39,7 @@ SELECT is_empty($$ SELECT name FROM relations,
 		aclexplode(coalesce(relacl, acldefault('r', relowner))) a WHERE a.grantee <> relowner $$,
 	'no table, view or sequence is open to anybody');
 SELECT set_eq($$ SELECT name::text FROM relations WHERE relkind = 'r' AND NOT relrowsecurity $$,
-	ARRAY['webhook_services', 'webhook_agents', 'webhook_rate_limit_buckets'],
+	ARRAY['webhook_services', 'webhook_routes', 'webhook_feature_flags', 'webhook_agents', 'webhook_rate_limit_buckets'],
 	'every table but the configuration has row level security');
 SELECT is_empty($$ SELECT t.oid::regtype FROM pg_type t JOIN members ON classid = 'pg_type'::regclass AND objid = t.oid,
 		aclexplode(coalesce(typacl, acldefault('T', typowner))) a
@@ -72,7 +72,8 @@ SELECT is_empty($$ SELECT relname FROM relations WHERE relkind = 'r'
 		-- emptied by processing
 		AND relname NOT IN ('webhook_inbox', 'webhook_conversation_queue')
 		-- configuration
-		AND relname NOT IN ('webhook_services', 'webhook_agents', 'webhook_rate_limit_buckets') $$,
+		AND relname NOT IN ('webhook_services', 'webhook_service_secrets', 'webhook_routes', 'webhook_feature_flags',
+			'webhook_agents', 'webhook_rate_limit_buckets') $$,
 	'every table has a retention or a bound');
 SELECT lives_ok(format('SELECT webhook_setting(%L)::interval', setting), format('setting of %s', table_name))
 	FROM webhook_retention_rules();

@@ -19,6 +19,15 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_agents (agent_type) VALUES ('mine');
 	CREATE FUNCTION public.handle(p_message jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 	INSERT INTO webhook_services (name, handler, run_as) VALUES ('mine', 'public.handle', 'service');
+	INSERT INTO webhook_services (name, url) VALUES ('theirs', 'https://bot.example.com/');
+	INSERT INTO webhook_service_secrets (service, bearer_token) VALUES ('theirs', 'secret'), ('wallet', 'secret');
+	-- Users may write their own version of a seed in both ways; its routes stay.
+	INSERT INTO webhook_services (name, url) VALUES ('jobs', 'https://bot.example.com/jobs');
+	UPDATE webhook_services SET enabled = true WHERE name = 'mobility';
+	INSERT INTO webhook_routes (name, match, pattern, service) VALUES ('mine', 'keyword', 'mine', 'mine'), ('wallet', 'state', 'wallet', 'wallet');
+	UPDATE webhook_routes SET priority = 5 WHERE name = 'menu';
+	UPDATE webhook_feature_flags SET state = 'on';
+	INSERT INTO webhook_feature_flags (flag) VALUES ('mine');
 	UPDATE webhook_rate_limit_buckets SET max_tokens = 7;
 	INSERT INTO webhook_conversations (user_id, status) VALUES ('250788000001', 'processing'), ('250788000002', 'active');
 	UPDATE webhook_conversations SET status = 'error' WHERE user_id = '250788000002';
@@ -41,7 +50,7 @@ my @tables = split /\n/, $node->safe_psql('postgres', q{
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'e'
 	WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'wahook')
 		AND d.classid = 'pg_class'::regclass AND c.relkind = 'r' AND c.relpersistence = 'p' ORDER BY 1});
-cmp_ok(scalar @tables, '>', 15, 'tables to compare');
+cmp_ok(scalar @tables, '>', 18, 'tables to compare');
 for my $table (@tables)
 {
 	# Untouched seeds are made anew, at another time.

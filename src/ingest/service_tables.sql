@@ -1,0 +1,155 @@
+-- Who handles messages, and how a message finds its service. Configuration: read often, written rarely.
+
+CREATE TABLE @extschema@.webhook_services (
+	name text PRIMARY KEY CHECK (name <> '' AND length(name) <= 200),
+	handler text,
+	run_as name,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	from_extension boolean NOT NULL DEFAULT false,
+	url text,
+	allow_http boolean NOT NULL DEFAULT false,
+	kind text NOT NULL GENERATED ALWAYS AS (
+		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http' ELSE 'pull' END) STORED,
+	enabled boolean NOT NULL DEFAULT true,
+	timeout interval CHECK (timeout BETWEEN '1 millisecond' AND '1 hour'),
+	concurrency integer NOT NULL DEFAULT 10 CHECK (concurrency BETWEEN 1 AND 1000),
+	debounce interval NOT NULL DEFAULT '0' CHECK (debounce BETWEEN '0' AND '1 hour'),
+	debounce_max interval CHECK (debounce_max BETWEEN '0' AND '1 day'),
+	strict_order boolean NOT NULL DEFAULT false,
+	max_retries integer CHECK (max_retries BETWEEN 0 AND 1000),
+	retry_base_delay interval CHECK (retry_base_delay BETWEEN '1 millisecond' AND '1 day'),
+	retry_max_delay interval CHECK (retry_max_delay BETWEEN '1 millisecond' AND '30 days'),
+	circuit_threshold integer NOT NULL DEFAULT 5 CHECK (circuit_threshold BETWEEN 1 AND 1000000),
+	circuit_timeout interval NOT NULL DEFAULT '60 seconds'
+		CHECK (circuit_timeout BETWEEN '1 millisecond' AND '1 day'),
+	rollout_percent integer NOT NULL DEFAULT 100 CHECK (rollout_percent BETWEEN 0 AND 100),
+	test_users text[] NOT NULL DEFAULT '{}',
+	description text,
+	CHECK ((handler IS NULL) = (run_as IS NULL)),
+	CHECK (handler IS NULL OR url IS NULL),
+	CHECK (debounce_max >= debounce)
+);
+COMMENT ON TABLE @extschema@.webhook_services IS 'who handles messages';
+COMMENT ON COLUMN @extschema@.webhook_services.handler IS
+	'a SQL function that takes one jsonb and raises an error to fail';
+COMMENT ON COLUMN @extschema@.webhook_services.run_as IS
+	'the role that set the handler, and as which it runs';
+COMMENT ON COLUMN @extschema@.webhook_services.url IS 'the endpoint that messages are POSTed to';
+COMMENT ON COLUMN @extschema@.webhook_services.kind IS
+	'sql: its handler is run; http: its endpoint is called; pull: clients claim its messages';
+COMMENT ON COLUMN @extschema@.webhook_services.enabled IS
+	'false: nothing is routed to it, and what waits for it goes on waiting';
+COMMENT ON COLUMN @extschema@.webhook_services.timeout IS
+	'how long one delivery may take; null: wahook.processing_timeout';
+COMMENT ON COLUMN @extschema@.webhook_services.concurrency IS
+	'how many of its conversations the worker handles at once';
+COMMENT ON COLUMN @extschema@.webhook_services.debounce IS
+	'how long a conversation must have been quiet before its messages are handed over, all together';
+COMMENT ON COLUMN @extschema@.webhook_services.debounce_max IS
+	'the longest that the first of them waits for that; null: ten times debounce';
+COMMENT ON COLUMN @extschema@.webhook_services.strict_order IS
+	'a failed message holds back the later ones of its conversation until it is resolved or given up';
+COMMENT ON COLUMN @extschema@.webhook_services.max_retries IS 'null: wahook.dlq_max_retries';
+COMMENT ON COLUMN @extschema@.webhook_services.retry_base_delay IS 'null: wahook.dlq_base_delay';
+COMMENT ON COLUMN @extschema@.webhook_services.retry_max_delay IS 'null: wahook.dlq_max_delay';
+COMMENT ON COLUMN @extschema@.webhook_services.circuit_threshold IS
+	'after how many failures in a row its circuit opens';
+COMMENT ON COLUMN @extschema@.webhook_services.circuit_timeout IS
+	'how long its circuit stays open before a delivery is tried again';
+COMMENT ON COLUMN @extschema@.webhook_services.rollout_percent IS
+	'the share of users that routes lead to it; the same users each time';
+COMMENT ON COLUMN @extschema@.webhook_services.test_users IS
+	'phone numbers and user ids that routes lead to it whatever rollout_percent says';
+
+-- The six services of the first implementation, and what answers when none of them is meant.
+INSERT INTO @extschema@.webhook_services (name, enabled, from_extension, description) VALUES
+	('default', true, true, 'messages that no route leads elsewhere'),
+	('mobility', false, true, 'example: rides'),
+	('jobs', false, true, 'example: job board'),
+	('property', false, true, 'example: real estate'),
+	('marketplace', false, true, 'example: buying and selling'),
+	('wallet', false, true, 'example: balance and transfers'),
+	('ai_agents', false, true, 'example: free text to an agent'),
+	('fallback', false, true, 'example: the menu, and whatever nothing else is for');
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_services
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('name');
+
+-- No CHECK: its error would show the row, secrets and all. A trigger checks instead.
+CREATE TABLE @extschema@.webhook_service_secrets (
+	service text PRIMARY KEY
+		REFERENCES @extschema@.webhook_services (name) ON UPDATE CASCADE ON DELETE CASCADE,
+	bearer_token text,
+	signing_secret text,
+	previous_signing_secret text,
+	updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE @extschema@.webhook_service_secrets IS
+	'what deliveries to endpoints are authorized and signed with; nobody but the owner reads it';
+COMMENT ON COLUMN @extschema@.webhook_service_secrets.signing_secret IS
+	'as in Standard Webhooks: whsec_ and the key in base64';
+COMMENT ON COLUMN @extschema@.webhook_service_secrets.previous_signing_secret IS
+	'signs as well, while the secret is being rotated';
+
+-- Deferred, so that a service that replaces its untouched seed finds the routes still there.
+CREATE TABLE @extschema@.webhook_routes (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	name text NOT NULL UNIQUE CHECK (name <> '' AND length(name) <= 200),
+	priority integer NOT NULL DEFAULT 100,
+	match text NOT NULL CHECK (match IN ('keyword', 'state', 'type', 'regex', 'all')),
+	pattern text CHECK (pattern <> '' AND length(pattern) <= 2000),
+	service text NOT NULL REFERENCES @extschema@.webhook_services (name)
+		ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED,
+	clears_state boolean NOT NULL DEFAULT false,
+	enabled boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	from_extension boolean NOT NULL DEFAULT false,
+	description text,
+	CHECK ((pattern IS NULL) = (match = 'all'))
+);
+COMMENT ON TABLE @extschema@.webhook_routes IS
+	'how a message finds its service: the first route that matches, by priority';
+COMMENT ON COLUMN @extschema@.webhook_routes.priority IS 'lower ones are tried first';
+COMMENT ON COLUMN @extschema@.webhook_routes.match IS
+	'what pattern is compared with: keyword: the whole text; state: user_sessions.active_service; type: the kind of the message; regex: its text; all: nothing';
+COMMENT ON COLUMN @extschema@.webhook_routes.pattern IS
+	'one or more, separated by commas, of what is compared; for regex, one regular expression';
+COMMENT ON COLUMN @extschema@.webhook_routes.clears_state IS
+	'a message that matches takes the user out of the service they are with';
+
+INSERT INTO @extschema@.webhook_routes (name, priority, match, pattern, service, clears_state, from_extension) VALUES
+	('menu', 10, 'keyword', 'menu, home', 'fallback', true, true),
+	('mobility-keyword', 100, 'keyword', 'mobility, rides, ride, taxi', 'mobility', false, true),
+	('jobs-keyword', 100, 'keyword', 'jobs, job', 'jobs', false, true),
+	('property-keyword', 100, 'keyword', 'property, rent, real estate', 'property', false, true),
+	('marketplace-keyword', 100, 'keyword', 'marketplace, market, buy, sell', 'marketplace', false, true),
+	('wallet-keyword', 100, 'keyword', 'wallet, balance, pay', 'wallet', false, true),
+	('ai_agents-keyword', 100, 'keyword', 'agent, assistant', 'ai_agents', false, true),
+	('mobility-state', 200, 'state', 'mobility', 'mobility', false, true),
+	('jobs-state', 200, 'state', 'jobs', 'jobs', false, true),
+	('property-state', 200, 'state', 'property', 'property', false, true),
+	('marketplace-state', 200, 'state', 'marketplace', 'marketplace', false, true),
+	('wallet-state', 200, 'state', 'wallet', 'wallet', false, true),
+	('ai_agents-state', 200, 'state', 'ai_agents', 'ai_agents', false, true),
+	('fallback', 1000, 'all', NULL, 'fallback', false, true);
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_routes
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('name');
+
+CREATE TABLE @extschema@.webhook_feature_flags (
+	flag text PRIMARY KEY CHECK (flag <> '' AND length(flag) <= 200),
+	state text NOT NULL DEFAULT 'off' CHECK (state IN ('off', 'users', 'percentage', 'on')),
+	percentage integer NOT NULL DEFAULT 0 CHECK (percentage BETWEEN 0 AND 100),
+	test_users text[] NOT NULL DEFAULT '{}',
+	description text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	from_extension boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE @extschema@.webhook_feature_flags IS 'what is on for whom';
+COMMENT ON COLUMN @extschema@.webhook_feature_flags.state IS
+	'off: for nobody; users: for test_users; percentage: for test_users and a share of all users; on: for everybody';
+INSERT INTO @extschema@.webhook_feature_flags (flag, from_extension, description) VALUES
+	('enhanced_processing', true, 'the enhanced message processing of the first implementation');
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_feature_flags
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('flag');
