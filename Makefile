@@ -20,18 +20,18 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/conversation/state.sql src/conversation/functions.sql src/conversation/triggers.sql \
 	src/ingest/functions.sql \
 	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
-	src/retry/service.sql src/retry/processor.sql \
+	src/retry/service.sql src/retry/processor.sql src/retry/circuit.sql \
 	src/ingest/rate_limit.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
 	src/monitor/jobs.sql \
 	src/core/grants.sql src/core/finish.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
-REGRESS = install monitor contract seeds seeds_admin sessions rate_limit retention \
+REGRESS = install monitor contract seeds seeds_admin sessions rate_limit circuits circuits_admin retention \
 	signature signature_admin receive fixtures lock claim claim_admin conversation message_json \
 	conversation_state dead_letters dead_letters_admin services extended
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
-REGRESS_SERVICE = monitor contract seeds sessions rate_limit \
+REGRESS_SERVICE = monitor contract seeds sessions rate_limit circuits \
 	signature receive fixtures lock claim conversation \
 	conversation_state dead_letters
 

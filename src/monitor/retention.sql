@@ -142,6 +142,27 @@ $$;
 COMMENT ON FUNCTION @extschema@.webhook_delete_full_buckets(integer) IS
 	'deletes the rate limits of identifiers whose bucket is full again';
 
+-- A closed circuit is as good as none; an open one that nobody has asked for in so long is one, too.
+CREATE FUNCTION @extschema@.webhook_delete_idle_circuits(p_before timestamptz, p_batch_size integer)
+	RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+	AS $$
+DECLARE
+	v_swept tid[] := @extschema@.webhook_sweep('webhook_circuits', p_batch_size);
+	v_deleted bigint;
+BEGIN
+	DELETE FROM @extschema@.webhook_circuits WHERE ctid = ANY (ARRAY(
+		SELECT c.ctid FROM @extschema@.webhook_circuits c
+		WHERE c.ctid = ANY (v_swept) AND c.updated_at < p_before
+			AND (c.probe_at IS NULL OR c.probe_at < p_before)
+		FOR UPDATE OF c SKIP LOCKED));
+	GET DIAGNOSTICS v_deleted = ROW_COUNT;
+	RETURN v_deleted;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_delete_idle_circuits(timestamptz, integer) IS
+	'deletes circuits that have not been used since';
+
 -- A delivery that found a conversation just before it goes may still leave a message in it: the
 -- claim of that message makes the conversation anew, as it does when its creation was rolled back.
 CREATE FUNCTION @extschema@.webhook_delete_idle_conversations(
@@ -197,6 +218,8 @@ BEGIN
 	END LOOP;
 	RETURN v_deleted || jsonb_build_object(
 		'webhook_rate_limits', @extschema@.webhook_delete_full_buckets(v_batch_size),
+		'webhook_circuits', @extschema@.webhook_delete_idle_circuits(
+			now() - @extschema@.webhook_setting('circuit_retention')::interval, v_batch_size),
 		'webhook_conversations', @extschema@.webhook_delete_idle_conversations(
 			now() - @extschema@.webhook_setting('conversation_retention')::interval, v_batch_size));
 END

@@ -87,3 +87,20 @@ CREATE TABLE @extschema@.wa_workflow_recovery (
 );
 CREATE INDEX wa_workflow_recovery_created_idx ON @extschema@.wa_workflow_recovery (created_at);
 COMMENT ON TABLE @extschema@.wa_workflow_recovery IS 'recovery steps of workflows, kept by their callers';
+
+-- Unlogged: what was failing before a crash is found out again soon.
+CREATE UNLOGGED TABLE @extschema@.webhook_circuits (
+	key text PRIMARY KEY,
+	state text NOT NULL CHECK (state IN ('closed', 'open', 'half-open')),
+	failures integer NOT NULL,
+	timeout_ms bigint NOT NULL,
+	probe_at timestamptz,
+	opened_at timestamptz,
+	updated_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE @extschema@.webhook_circuits IS
+	'the circuits that have seen a failure, by their key';
+COMMENT ON COLUMN @extschema@.webhook_circuits.failures IS 'failures in a row';
+COMMENT ON COLUMN @extschema@.webhook_circuits.probe_at IS
+	'open: when a probe may go; half-open: when the probe that is out is taken for lost';
+COMMENT ON COLUMN @extschema@.webhook_circuits.opened_at IS 'since when it has not been closed';

@@ -66,7 +66,7 @@ SELECT is_empty($$ SELECT object_name FROM webhook_privileges()
 SELECT is_empty($$ SELECT relname FROM relations WHERE relkind = 'r'
 		AND relname NOT IN (SELECT table_name FROM webhook_retention_rules())
 		-- swept by apply_webhook_retention()
-		AND relname NOT IN ('webhook_conversations', 'webhook_rate_limits')
+		AND relname NOT IN ('webhook_conversations', 'webhook_rate_limits', 'webhook_circuits')
 		-- go with their conversation
 		AND relname NOT IN ('webhook_identities', 'agent_contexts')
 		-- emptied by processing
