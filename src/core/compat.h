@@ -75,4 +75,11 @@ typedef bool wahook_UpdateIndexes;
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* A string that a setting's check hook hands to the server, in the memory that the server expects. Include utils/guc.h. */
+#if PG_VERSION_NUM >= 160000
+#define wahook_guc_strdup(string) guc_strdup(LOG, string)
+#else
+#define wahook_guc_strdup(string) strdup(string)
+#endif
+
 #endif

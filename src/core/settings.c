@@ -6,10 +6,15 @@
 
 #include <limits.h>
 
+#include "access/parallel.h"
 #include "utils/guc.h"
 
-char *wahook_app_secret;
-char *wahook_verify_token;
+#include "core/compat.h"
+
+const char *wahook_app_secret;
+const char *wahook_verify_token;
+static char *shown_app_secret;
+static char *shown_verify_token;
 bool wahook_require_signature;
 int wahook_max_body_kb;
 int wahook_max_json_depth;
@@ -81,17 +86,46 @@ static const struct config_enum_entry log_events_options[] = {{"none", WAHOOK_LO
 															  {"all", WAHOOK_LOG_ALL, false},
 															  {NULL, 0, false}};
 
-/* A secret is never printed, whoever asks; a superuser can still read the file it was set in. */
-static const char *
-mask_app_secret(void)
+/* What SHOW prints instead of a secret. */
+#define MASK "********"
+
+/*
+ * A secret is never printed, whoever asks; a superuser can still read the file it was set in. It is
+ * kept beside the setting, whose own value becomes MASK: the server itself prints values, for
+ * example "parameter ... changed to ..." to its log when a reload changes one.
+ *
+ * So parallel workers, which get the leader's values, have none: what needs it is parallel restricted.
+ */
+static bool
+hide_secret(char **newval, void **extra, GucSource source)
 {
-	return wahook_app_secret && wahook_app_secret[0] ? "********" : "";
+	char *mask;
+
+	if ((*newval)[0] == '\0')
+		return true;
+	if (strcmp(*newval, MASK) == 0)
+	{
+		GUC_check_errdetail("This is what is shown instead of a secret, not one.");
+		return InitializingParallelWorker;
+	}
+	mask = wahook_guc_strdup(MASK);
+	if (mask == NULL)
+		return false;
+	*extra = *newval;
+	*newval = mask;
+	return true;
 }
 
-static const char *
-mask_verify_token(void)
+static void
+assign_app_secret(const char *newval, void *extra)
 {
-	return wahook_verify_token && wahook_verify_token[0] ? "********" : "";
+	wahook_app_secret = extra;
+}
+
+static void
+assign_verify_token(const char *newval, void *extra)
+{
+	wahook_verify_token = extra;
 }
 
 void
@@ -102,12 +136,12 @@ wahook_define_settings(void)
 	DefineCustomStringVariable("wahook.app_secret",
 							   "The Meta app secret that deliveries are signed with.",
 							   "Two, separated by a comma, while it is being rotated.",
-							   &wahook_app_secret, "", PGC_SUSET, secret, NULL, NULL,
-							   mask_app_secret);
+							   &shown_app_secret, "", PGC_SUSET, secret, hide_secret,
+							   assign_app_secret, NULL);
 	DefineCustomStringVariable("wahook.verify_token",
 							   "The token that the subscription handshake must present.", NULL,
-							   &wahook_verify_token, "", PGC_SUSET, secret, NULL, NULL,
-							   mask_verify_token);
+							   &shown_verify_token, "", PGC_SUSET, secret, hide_secret,
+							   assign_verify_token, NULL);
 	DefineCustomBoolVariable("wahook.require_signature",
 							 "Refuse deliveries without a signature even where no app secret is set.",
 							 "Where an app secret is set they are always refused.",

@@ -26,8 +26,9 @@ typedef enum wahook_LogEvents
 	WAHOOK_LOG_ALL
 } wahook_LogEvents;
 
-extern char *wahook_app_secret;
-extern char *wahook_verify_token;
+/* NULL where they are not set, and in parallel workers. */
+extern const char *wahook_app_secret;
+extern const char *wahook_verify_token;
 extern bool wahook_require_signature;
 extern int wahook_max_body_kb;
 extern int wahook_max_json_depth;

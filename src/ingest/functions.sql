@@ -1,23 +1,23 @@
--- Receiving deliveries.
+-- Receiving deliveries. A parallel worker does not know the secrets, see core/settings.c.
 
 CREATE FUNCTION @extschema@.verify_webhook_subscription(
 	p_mode text, p_token text, p_challenge text)
 	RETURNS text AS 'MODULE_PATHNAME', 'wahook_verify_webhook_subscription'
-	LANGUAGE C STABLE PARALLEL SAFE;
+	LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.verify_webhook_subscription(text, text, text) IS
 	'the GET handshake: returns the challenge, or raises WH001 (wrong token), 22023 (wrong mode), WH006 (no token configured)';
 
 CREATE FUNCTION @extschema@.verify_webhook_signature(
 	p_body text, p_signature text, p_secret text DEFAULT NULL)
 	RETURNS boolean AS 'MODULE_PATHNAME', 'wahook_verify_webhook_signature'
-	LANGUAGE C STABLE PARALLEL SAFE;
+	LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.verify_webhook_signature(text, text, text) IS
 	'whether X-Hub-Signature-256 matches the raw body; null secret: wahook.app_secret (WH006 when that is not set)';
 
 CREATE FUNCTION @extschema@.verify_webhook_signature_bytea(
 	p_body bytea, p_signature text, p_secret text DEFAULT NULL)
 	RETURNS boolean AS 'MODULE_PATHNAME', 'wahook_verify_webhook_signature'
-	LANGUAGE C STABLE PARALLEL SAFE;
+	LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.verify_webhook_signature_bytea(bytea, text, text) IS
 	'verify_webhook_signature() for a body that is not text';
 
