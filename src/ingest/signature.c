@@ -7,14 +7,12 @@
  */
 #include "ingest/signature.h"
 
-#include "common/cryptohash.h"
-#include "common/hmac.h"
-#include "common/sha2.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
 #include "core/compat.h"
 #include "core/errors.h"
+#include "core/hmac.h"
 #include "core/settings.h"
 #include "ingest/hex.h"
 
@@ -51,20 +49,6 @@ equal_in_constant_time(const uint8 *a, const uint8 *b, size_t len)
 	return difference == 0;
 }
 
-static void
-hmac_sha256(const uint8 *key, size_t key_len, const uint8 *body, size_t body_len, uint8 *digest)
-{
-	pg_hmac_ctx *context = pg_hmac_create(PG_SHA256);
-	bool ok = context != NULL && pg_hmac_init(context, key, key_len) == 0 &&
-			  pg_hmac_update(context, body, body_len) == 0 &&
-			  pg_hmac_final(context, digest, PG_SHA256_DIGEST_LENGTH) == 0;
-
-	if (context != NULL)
-		pg_hmac_free(context);
-	if (!ok)
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute HMAC-SHA256")));
-}
-
 bool
 wahook_signature_matches(const char *body, size_t body_len, const char *header, size_t header_len,
 						 const char *secret, size_t secret_len)
@@ -89,7 +73,7 @@ wahook_signature_matches(const char *body, size_t body_len, const char *header, 
 			secret_len = secret_len / 2 - 1;
 		}
 	}
-	hmac_sha256(key, secret_len, (const uint8 *) body, body_len, expected);
+	wahook_hmac_sha256(key, secret_len, NULL, 0, body, body_len, expected);
 	return equal_in_constant_time(given, expected, PG_SHA256_DIGEST_LENGTH);
 }
 
