@@ -1,6 +1,6 @@
 # Builds, installs and tests wahook.
 #
-#   make && make install     needs PostgreSQL's development files and jansson; PG_CONFIG chooses the server
+#   make && make install     needs PostgreSQL's development files, jansson and libcurl; PG_CONFIG chooses the server
 #   make installcheck        the SQL and isolation tests against a server that runs
 #   make test | demo | bench set up what the machine lacks, build, install, and start a server of their own
 #
@@ -24,12 +24,13 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/ingest/rate_limit.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
 	src/monitor/jobs.sql \
+	src/worker/http.sql \
 	src/core/grants.sql src/core/finish.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS = install monitor contract seeds seeds_admin sessions rate_limit circuits circuits_admin retention \
 	signature signature_admin receive fixtures lock claim claim_admin conversation message_json \
-	conversation_state dead_letters dead_letters_admin services extended
+	conversation_state dead_letters dead_letters_admin services extended http
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
 REGRESS_SERVICE = monitor contract seeds sessions rate_limit circuits \
 	signature receive fixtures lock claim conversation \
@@ -48,7 +49,7 @@ EXTRA_CLEAN = $(wildcard $(EXTENSION)--*.sql)
 WERROR ?= -Werror
 PG_CPPFLAGS = -I$(srcdir)/src -isystem $(includedir_server) -DWAHOOK_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $(WERROR)
-SHLIB_LINK = -ljansson
+SHLIB_LINK = -ljansson -lcurl
 
 # JIT could only inline our functions, which are far too large to gain from it; without bitcode no clang is needed.
 override with_llvm = no

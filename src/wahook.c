@@ -5,10 +5,12 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 
 #include "core/compat.h"
 #include "core/settings.h"
 #include "core/shared.h"
+#include "worker/http_settings.h"
 
 PG_MODULE_MAGIC;
 
@@ -18,6 +20,8 @@ PGDLLEXPORT void
 _PG_init(void)
 {
 	wahook_define_settings();
+	wahook_define_http_settings();
+	MarkGUCPrefixReserved("wahook");
 	if (process_shared_preload_libraries_in_progress)
 		wahook_reserve_shared();
 }

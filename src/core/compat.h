@@ -82,4 +82,13 @@ typedef bool wahook_UpdateIndexes;
 #define wahook_guc_strdup(string) strdup(string)
 #endif
 
+/* Since 18, bytes are uint8. Include common/base64.h. */
+#if PG_VERSION_NUM >= 180000
+#define wahook_b64_encode(bytes, len, to, size) pg_b64_encode(bytes, len, to, size)
+#define wahook_b64_decode(from, len, bytes, size) pg_b64_decode(from, len, bytes, size)
+#else
+#define wahook_b64_encode(bytes, len, to, size) pg_b64_encode((const char *) (bytes), len, to, size)
+#define wahook_b64_decode(from, len, bytes, size) pg_b64_decode(from, len, (char *) (bytes), size)
+#endif
+
 #endif

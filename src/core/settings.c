@@ -214,6 +214,4 @@ wahook_define_settings(void)
 							 "Which events are written to the server log, a line of JSON each.",
 							 NULL, &wahook_log_events, WAHOOK_LOG_PROBLEMS, log_events_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
-
-	MarkGUCPrefixReserved("wahook");
 }
