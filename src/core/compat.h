@@ -9,6 +9,11 @@
 #include "access/tableam.h"
 #include "fmgr.h"
 
+/* Before 18, it stands behind the declaration. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #else

@@ -12,6 +12,8 @@
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
+#include "core/compat.h"
+
 typedef enum wahook_RowState
 {
 	WAHOOK_ROW_NONE,     /* no such row */
@@ -35,6 +37,6 @@ extern bool wahook_try_lock_row_to_delete(wahook_RowReader *reader);
 extern void wahook_close_rows(wahook_RowReader *reader);
 
 /* Error 55P03: another transaction is changing this thing, "conversation ..." for one. */
-extern void wahook_raise_busy(const char *what, const char *which) pg_attribute_noreturn();
+pg_noreturn extern void wahook_raise_busy(const char *what, const char *which);
 
 #endif
