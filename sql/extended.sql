@@ -69,6 +69,20 @@ ALTER TABLE webhook_conversations DROP busy;
 ALTER TABLE webhook_inbox DROP stored_by;
 ALTER TABLE webhook_dlq DROP ticket;
 
+-- A trigger that writes another row than it was given.
+CREATE FUNCTION ext_other_id() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	NEW.id := gen_random_uuid();
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER ext_other_id BEFORE INSERT ON webhook_notices FOR EACH ROW EXECUTE FUNCTION ext_other_id();
+SELECT kind, whatsapp_message_id FROM receive_webhook('{"object": "whatsapp_business_account", "entry": [{"id": "ext", "changes": [{"field": "ext_notice", "value": {"n": 1}}]}]}');
+SELECT kind, payload FROM webhook_notices WHERE entry_id = 'ext';
+DELETE FROM webhook_notices WHERE entry_id = 'ext';
+DROP TRIGGER ext_other_id ON webhook_notices;
+DROP FUNCTION ext_other_id;
+
 -- A transaction that must not write does not.
 SELECT outcome FROM receive_webhook(ext_body('ext.10'));
 SELECT ext_claim(10);

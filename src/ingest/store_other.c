@@ -163,7 +163,7 @@ wahook_store_statuses(wahook_Intake *intake)
 		wahook_add_text(&columns[5], update->change->phone_number_id);
 		wahook_add_value(&columns[6],
 						 wahook_build_payload("status", update->raw, "metadata",
-											  update->change->metadata, NULL),
+											  update->change->metadata, (const char *) NULL),
 						 false);
 	}
 	for (size_t i = 0; i < lengthof(types); i++)
@@ -257,7 +257,7 @@ wahook_store_notices(wahook_Intake *intake)
 		wahook_add_value(&columns[4],
 						 wahook_build_payload("entry_id", change->entry->id, "time",
 											  change->entry->time, "field", change->field, "value",
-											  update->raw, NULL),
+											  update->raw, (const char *) NULL),
 						 false);
 	}
 	for (size_t i = 0; i < lengthof(types); i++)
@@ -268,12 +268,15 @@ wahook_store_notices(wahook_Intake *intake)
 	qsort(notices, n, sizeof(Notice), compare_notices);
 	for (uint64 i = 0; i < written; i++)
 	{
-		Notice key;
+		Notice key = {0};
+		const Notice *notice;
 		bool isnull;
 
 		key.id = *DatumGetUUIDP(wahook_result(i, 1, &isnull));
-		((Notice *) bsearch(&key, notices, n, sizeof(Notice), compare_notices))->outcome->outcome =
-			"recorded";
+		notice = bsearch(&key, notices, n, sizeof(Notice), compare_notices);
+		/* A trigger of the user's may have given the row another id. */
+		if (notice != NULL)
+			notice->outcome->outcome = "recorded";
 	}
 	move_identities(intake);
 }
