@@ -101,11 +101,12 @@ void
 wahook_listen(int wants)
 {
 	wahook_Shared *shared = wahook_shared();
-	int slot = -1;
 
 	Assert(OidIsValid(MyDatabaseId) && myself == NULL);
 	if (shared)
 	{
+		int slot;
+
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		slot = wahook_take_slot(shared, MyDatabaseId);
 		for (int i = 0; slot >= 0 && i < WAHOOK_MAX_LISTENERS && myself == NULL; i++)

@@ -340,7 +340,7 @@ wahook_store_messages(wahook_Intake *intake)
 
 		messages[i]->payload =
 			wahook_build_payload("message", update->raw, "contact", update->contact, "metadata",
-								 update->change->metadata, NULL);
+								 update->change->metadata, (const char *) NULL);
 	}
 	nnew = resolve_senders(messages, n);
 	if (nnew > 0)

@@ -24,7 +24,7 @@ wahook_backoff_us(int64 base_us, int64 cap_us, double jitter, int retry_count, d
 
 	for (int i = 0; i < retry_count && delay < cap_us; i++)
 		delay = delay > cap_us / 2 ? cap_us : delay * 2;
-	return delay + (int64) (delay * jitter * random);
+	return delay + (int64) ((double) delay * jitter * random);
 }
 
 /* The same with the settings of this session. retry_count: retries that have failed so far. */

@@ -53,6 +53,6 @@ extern void wahook_log_entry(const char *name, bool problem, Datum entry);
 
 /* Adding entries: one a message. */
 extern bool wahook_lock_message(Datum message_id, bool wait);
-extern void wahook_add_entry(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+extern void wahook_add_entry(FunctionCallInfo fcinfo, Datum *values, const bool *nulls);
 
 #endif

@@ -134,7 +134,7 @@ wahook_lock_message(Datum message_id, bool wait)
  * unless the statement says itself what is to happen then.
  */
 void
-wahook_add_entry(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+wahook_add_entry(FunctionCallInfo fcinfo, Datum *values, const bool *nulls)
 {
 	Datum message_id = values[Anum_dlq_whatsapp_message_id - 1];
 	bool isnull;
