@@ -3,6 +3,7 @@
 #   make && make install     needs PostgreSQL's development files, jansson and libcurl; PG_CONFIG chooses the server
 #   make installcheck        the SQL and isolation tests against a server that runs
 #   make test | demo | bench set up what the machine lacks, build, install, and start a server of their own
+#   make test-versions       the same tests on the servers of later Debian releases, in roots that are kept
 #
 # A list that has an order is written out here; a list without one is found by its pattern.
 
@@ -80,7 +81,7 @@ endif
 
 # --- the tests, the demo, the benchmark: each sets the machine up by itself
 
-.PHONY: ready test demo bench check-version check-format format
+.PHONY: ready test test-versions demo bench check-version check-format format
 
 ready:
 	@test/lib/setup
@@ -90,6 +91,9 @@ ready:
 # TESTS narrows it, for example TESTS="regress" or TESTS="pgtap contract"; see test/run.
 test: ready
 	@test/run --no-build $(TESTS)
+
+test-versions:
+	@test/versions $(VERSIONS)
 
 demo bench: ready
 	@test/$@/run
