@@ -73,7 +73,7 @@ typedef struct wahook_HttpSocket
 extern bool wahook_http_start(const wahook_HttpRequest *request);
 
 /* Until the next call of another function. changed is counted up with every change of the list. */
-extern int wahook_http_sockets(const wahook_HttpSocket **sockets, unsigned *changed);
+extern int wahook_http_sockets(const wahook_HttpSocket **list, unsigned *changed);
 
 /* -1: as long as one likes. */
 extern int wahook_http_timeout_ms(void);
