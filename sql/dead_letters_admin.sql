@@ -31,7 +31,7 @@ SELECT name, handler, run_as = current_user AS mine FROM webhook_services WHERE 
 UPDATE webhook_services SET run_as = 'wahook_dl_app' WHERE name = 'default';
 SELECT handler, run_as FROM webhook_services WHERE name = 'default';
 -- It answers for its role only while the handler stays the same, and lends nobody another one.
-GRANT SELECT, INSERT, UPDATE ON webhook_services TO wahook_dl_other;
+SELECT wahook_grant('wahook_dl_other', 'admin');
 SET ROLE wahook_dl_other;
 UPDATE webhook_services SET handler = 'dl_app.handle' WHERE name = 'default';
 INSERT INTO webhook_services (name, handler, run_as) VALUES ('dl_thief', 'pg_catalog.jsonb_typeof', 'wahook_dl_app');
@@ -169,7 +169,7 @@ INSERT INTO dl_app.handled DEFAULT VALUES;
 DELETE FROM webhook_dlq;
 DELETE FROM webhook_inbox WHERE conversation_id IN (SELECT id FROM webhook_conversations WHERE user_id LIKE 'dl-_');
 DELETE FROM webhook_conversations WHERE user_id LIKE 'dl-_';
-REVOKE ALL ON webhook_services FROM wahook_dl_other;
+DROP OWNED BY wahook_dl_other;
 \set VERBOSITY terse
 DROP SCHEMA dl_app CASCADE;
 DROP ROLE wahook_dl_app;

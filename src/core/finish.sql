@@ -1,6 +1,9 @@
 -- The end of the install script: nothing is open to anybody but the owner, and what users fill is
 -- dumped. Done for whatever the extension now has, so that nothing can be forgotten.
 
+-- The seeds' foreign keys are deferred, and a table with checks outstanding can't be altered.
+SET CONSTRAINTS ALL IMMEDIATE;
+
 DO $$
 DECLARE
 	v_relation record;
@@ -10,21 +13,18 @@ BEGIN
 		SELECT c.oid::regclass AS name, c.relkind AS kind, c.relpersistence AS persistence,
 			EXISTS (SELECT FROM pg_attribute
 				WHERE attrelid = c.oid AND attname = 'from_extension') AS has_seeds,
-			(SELECT concat_ws(' OR ',
-					CASE WHEN p.service IS NOT NULL THEN 'has_type_privilege(''@extschema@.webhook_level_service''::regtype, ''USAGE'')' END,
-					CASE WHEN p.monitor IS NOT NULL THEN 'has_type_privilege(''@extschema@.webhook_level_monitor''::regtype, ''USAGE'')' END,
-					CASE WHEN p.admin IS NOT NULL THEN 'has_type_privilege(''@extschema@.webhook_level_admin''::regtype, ''USAGE'')' END)
-				FROM @extschema@.webhook_privileges() p WHERE p.kind = 'table' AND p.object_name = c.relname) AS levels
+			(SELECT string_agg(format('has_type_privilege(%L::regtype, ''USAGE'')', '@extschema@.webhook_level_' || level), ' OR ')
+				FROM @extschema@.webhook_privileges() p, unnest('{service,monitor,admin}'::text[]) level
+				WHERE p.kind = 'table' AND p.object_name = c.relname AND to_jsonb(p) ->> level IS NOT NULL) AS levels
 		FROM pg_extension e
 			JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 			JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
 		WHERE e.extname = 'wahook' AND d.deptype = 'e' AND c.relkind IN ('r', 'S')
 	LOOP
-		-- What has seeds is configuration, not user data: there the privileges say it all.
-		IF v_relation.kind = 'r' AND NOT v_relation.has_seeds THEN
+		-- A privilege that somebody gave with GRANT ... ON ALL TABLES shows no row: a level has to be
+		-- there. The policies come with the extension, so no dump has to keep them.
+		IF v_relation.kind = 'r' THEN
 			EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_relation.name);
-			-- A privilege that somebody gave with GRANT ... ON ALL TABLES shows no row: a level has to
-			-- be there. The policies belong to the extension, so no dump has to keep them.
 			IF v_relation.levels <> '' THEN
 				EXECUTE format('CREATE POLICY wahook ON %s USING ((SELECT %2$s)) WITH CHECK ((SELECT %2$s))',
 					v_relation.name, v_relation.levels);

@@ -3,7 +3,7 @@
 --
 -- What a level gets is data: webhook_privileges() names every table, view and function of the
 -- extension. A test compares it with the catalog. To add an object, add its row; a level that gets a
--- privilege on a table of user data passes its row security policy too (finish.sql).
+-- privilege on a table passes its row security policy too (finish.sql).
 
 CREATE FUNCTION @extschema@.webhook_privileges()
 	RETURNS TABLE (kind text, object_name text, service text, monitor text, admin text)

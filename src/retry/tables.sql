@@ -39,8 +39,9 @@ COMMENT ON COLUMN @extschema@.webhook_dlq.retry_lease_until IS
 COMMENT ON COLUMN @extschema@.webhook_dlq.processed IS
 	'the same as resolution_status = ''resolved'', for callers of wa_dead_letter_queue';
 
--- An updatable view, so that ON CONFLICT (message_id) finds the unique index below it.
-CREATE VIEW @extschema@.wa_dead_letter_queue AS
+-- An updatable view, so that ON CONFLICT (message_id) finds the unique index below it. It shows rows,
+-- not numbers, so whoever uses it must pass the row security of the table.
+CREATE VIEW @extschema@.wa_dead_letter_queue WITH (security_invoker = true) AS
 	SELECT id, whatsapp_message_id AS message_id, from_number, payload,
 		error AS error_message, error_stack, retry_count, max_retries, next_retry_at,
 		processed, processed_at, created_at, updated_at
