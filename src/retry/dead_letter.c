@@ -184,14 +184,25 @@ find_waiting(const pg_uuid_t *conversation_id, text *message_id)
 	return waiting;
 }
 
+Datum
+wahook_fail_message(const wahook_Conversation *conversation, text *message_id,
+					const wahook_Failure *failure)
+{
+	wahook_Waiting waiting = find_waiting(&conversation->id, message_id);
+	Datum entry = wahook_dead_letter(conversation, &waiting, failure);
+
+	if (entry == 0)
+		wahook_raise_busy("dead letter of message",
+						  psprintf("\"%s\"", text_to_cstring(message_id)));
+	return entry;
+}
+
 /* fail_webhook_message(uuid, uuid, text, text, text, interval, boolean) → webhook_dlq */
 Datum
 wahook_fail_webhook_message(PG_FUNCTION_ARGS)
 {
 	wahook_Failure failure = {.delay_us = -1, .retryable = true, .is_attempt = true};
 	wahook_Conversation conversation;
-	wahook_Waiting waiting;
-	text *message_id;
 	Datum entry;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
@@ -199,7 +210,6 @@ wahook_fail_webhook_message(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("p_conversation_id, p_lock_id and p_whatsapp_message_id must not be null"),
 				 errhint("Pass what the claim returned.")));
-	message_id = PG_GETARG_TEXT_PP(2);
 	failure.error = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
 	failure.error_stack = PG_ARGISNULL(4) ? NULL : PG_GETARG_TEXT_PP(4);
 	if (!PG_ARGISNULL(5))
@@ -210,11 +220,7 @@ wahook_fail_webhook_message(PG_FUNCTION_ARGS)
 	wahook_begin(fcinfo);
 	wahook_hold_conversation(PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1), &conversation);
 	failure.started_at = conversation.locked_at;
-	waiting = find_waiting(&conversation.id, message_id);
-	entry = wahook_dead_letter(&conversation, &waiting, &failure);
-	if (entry == 0)
-		wahook_raise_busy("dead letter of message",
-						  psprintf("\"%s\"", text_to_cstring(message_id)));
+	entry = wahook_fail_message(&conversation, PG_GETARG_TEXT_PP(2), &failure);
 	wahook_end();
 	PG_RETURN_DATUM(entry);
 }

@@ -35,4 +35,11 @@ typedef struct wahook_Waiting
 extern Datum wahook_dead_letter(const wahook_Conversation *conversation,
 								const wahook_Waiting *waiting, const wahook_Failure *failure);
 
+/*
+ * The same for a message by its whatsapp_message_id. Errors: WH009 when it does not wait in the
+ * conversation, 55P03 when another transaction is changing its entry.
+ */
+extern Datum wahook_fail_message(const wahook_Conversation *conversation, text *message_id,
+								 const wahook_Failure *failure);
+
 #endif

@@ -82,7 +82,8 @@ end_retry(const pg_uuid_t *id, const char *outcome, const char *status, int retr
 		  const wahook_Failure *failure)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int64 delay_us = wahook_retry_delay_us(retry_count);
+	int64 delay_us = failure != NULL && failure->delay_us >= 0 ? failure->delay_us
+															   : wahook_retry_delay_us(retry_count);
 	Datum values[] = {UUIDPGetDatum(id),
 					  CStringGetTextDatum(outcome),
 					  CStringGetTextDatum(status),
@@ -131,7 +132,7 @@ wahook_end_retry(const pg_uuid_t *id, int retry_count, int max_retries,
 {
 	if (failure == NULL)
 		return close_entry(id, true, retry_count, NULL);
-	if (retry_count + 1 >= max_retries)
+	if (!failure->retryable || retry_count + 1 >= max_retries)
 		return close_entry(id, false, retry_count + 1, failure);
 	return end_retry(id, "failed", "pending", retry_count + 1, failure);
 }
@@ -169,7 +170,7 @@ wahook_end_retry_leases_sql(PG_FUNCTION_ARGS)
 Datum
 wahook_mark_message_processed(PG_FUNCTION_ARGS)
 {
-	wahook_Failure failure = {.started_at = DT_NOBEGIN};
+	wahook_Failure failure = {.started_at = DT_NOBEGIN, .retryable = true, .delay_us = -1};
 	pg_uuid_t id;
 	char *status;
 	bool success;
