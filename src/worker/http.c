@@ -9,6 +9,7 @@
  */
 #include "worker/http.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -209,7 +210,32 @@ wahook_http_timeout_ms(void)
 void
 wahook_http_ready(int fd, bool read, bool write)
 {
+	if (find_socket(fd) == NULL)
+		return;
 	go_on(fd, (read ? CURL_CSELECT_IN : 0) | (write ? CURL_CSELECT_OUT : 0));
+}
+
+void
+wahook_http_wait(int timeout_ms)
+{
+	struct pollfd *polled = calloc(nsockets + 1, sizeof(*polled));
+	int n = nsockets;
+	int own_ms = wahook_http_timeout_ms();
+
+	if (polled == NULL)
+		return;
+	for (int i = 0; i < n; i++)
+		polled[i] = (struct pollfd){.fd = sockets[i].fd,
+									.events = (sockets[i].read ? POLLIN : 0) |
+											  (sockets[i].write ? POLLOUT : 0)};
+	if (poll(polled, n, own_ms >= 0 && own_ms < timeout_ms ? own_ms : timeout_ms) > 0)
+	{
+		for (int i = 0; i < n; i++)
+			if (polled[i].revents != 0)
+				wahook_http_ready(polled[i].fd, polled[i].revents & (POLLIN | POLLHUP | POLLERR),
+								  polled[i].revents & POLLOUT);
+	}
+	free(polled);
 }
 
 void

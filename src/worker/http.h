@@ -69,7 +69,7 @@ typedef struct wahook_HttpSocket
 	bool write;
 } wahook_HttpSocket;
 
-/* False when there is not enough memory: then done is not called. */
+/* False when there is not enough memory: then done is not called. Starts nothing by itself: that is for the turn. */
 extern bool wahook_http_start(const wahook_HttpRequest *request);
 
 /* Until the next call of another function. changed is counted up with every change of the list. */
@@ -78,6 +78,9 @@ extern int wahook_http_sockets(const wahook_HttpSocket **list, unsigned *changed
 /* -1: as long as one likes. */
 extern int wahook_http_timeout_ms(void);
 extern void wahook_http_ready(int fd, bool read, bool write);
+
+/* Waits by itself, at most so long, for a process that is about to end. A signal ends the wait. */
+extern void wahook_http_wait(int timeout_ms);
 extern void wahook_http_turn(void);
 extern void wahook_http_free_answer(wahook_HttpAnswer *answer);
 
