@@ -1,6 +1,7 @@
 -- Circuits as time passes: which is moved here by writing to the table.
 \pset null -
 BEGIN;
+DELETE FROM webhook_circuits;
 CREATE FUNCTION pg_temp.pass(p_key text, p_time interval) RETURNS void LANGUAGE sql AS $$
 	UPDATE webhook_circuits SET probe_at = probe_at - p_time, updated_at = updated_at - p_time WHERE key = p_key $$;
 CREATE FUNCTION pg_temp.circuit(p_key text) RETURNS text LANGUAGE sql AS $$

@@ -67,7 +67,7 @@ SELECT m.whatsapp_message_id, i.attempts, i.losses FROM webhook_inbox i JOIN pro
 	WHERE m.whatsapp_message_id LIKE 'dla.%' ORDER BY i.seq;
 SELECT m.whatsapp_message_id, a.attempt, a.outcome, a.error, a.lock_token, a.duration_ms >= 0 AS timed
 	FROM webhook_delivery_attempts a JOIN processed_webhook_messages m ON m.id = a.message_id
-	WHERE m.whatsapp_message_id LIKE 'dla.%' ORDER BY a.seq;
+	WHERE m.whatsapp_message_id LIKE 'dla.%' ORDER BY 1, 2;
 SELECT current_user = session_user AS myself, current_setting('search_path') LIKE '%public%' AS my_path;
 
 -- A message that waits is not queued a second time.

@@ -28,85 +28,231 @@
 #include "core/plan.h"
 #include "core/settings.h"
 
-static volatile sig_atomic_t timed_out = false;
+/* Since when the handler that runs now has been told to end, and why. */
+typedef enum Ending
+{
+	NOT_ENDING,
+	TIMED_OUT,
+	CANCELLED
+} Ending;
+
+/* How often a handler is told again to end. */
+#define TICK_MS 250
+
+static volatile sig_atomic_t ending = NOT_ENDING;
+static volatile sig_atomic_t runs = false;
+static volatile sig_atomic_t ticks;
+static int grace_ticks = 0; /* 0: the process goes on, whatever the handler does */
+static const wahook_Handler *running = NULL;
+static TimestampTz started_at;
 
 static wahook_Plan handlers_plan =
 	{"SELECT s.name, to_regprocedure(s.handler)::oid, r.oid,"
-	 " has_function_privilege(r.oid, to_regprocedure(s.handler), 'EXECUTE')"
+	 " has_function_privilege(r.oid, to_regprocedure(s.handler), 'EXECUTE'),"
+	 " (extract(epoch FROM s.timeout) * 1000)::integer, s.concurrency, s.debounce > '0',"
+	 " s.strict_order, s.circuit_threshold,"
+	 " (extract(epoch FROM s.circuit_timeout) * 1000000)::bigint"
 	 " FROM @extschema@.webhook_services s LEFT JOIN pg_catalog.pg_roles r ON r.rolname = s.run_as"
-	 " WHERE s.handler IS NOT NULL ORDER BY s.name",
-	 0};
+	 " WHERE s.handler IS NOT NULL AND s.enabled AND s.name = coalesce($1, s.name) ORDER BY s.name",
+	 1,
+	 {TEXTOID}};
 
-int
-wahook_find_handlers(wahook_Handler **handlers)
+/* The row of a result as a handler. */
+static wahook_Handler
+read_handler(uint64 row)
 {
-	int rows = wahook_execute(&handlers_plan, NULL, NULL);
-	int found = 0;
+	bool no_function;
+	bool no_role;
+	bool no_timeout;
+	bool isnull;
+	wahook_Handler handler = {
+		.service = wahook_result_text(row, 1),
+		.function = DatumGetObjectId(wahook_result(row, 2, &no_function)),
+		.role = DatumGetObjectId(wahook_result(row, 3, &no_role)),
+		.timeout_ms = DatumGetInt32(wahook_result(row, 5, &no_timeout)),
+		.concurrency = DatumGetInt32(wahook_result(row, 6, &isnull)),
+		.bursts = DatumGetBool(wahook_result(row, 7, &isnull)),
+		.strict_order = DatumGetBool(wahook_result(row, 8, &isnull)),
+		.circuit_threshold = DatumGetInt32(wahook_result(row, 9, &isnull)),
+		.circuit_timeout_us = DatumGetInt64(wahook_result(row, 10, &isnull)),
+	};
 
-	*handlers = palloc(Max(rows, 1) * sizeof(wahook_Handler));
-	for (int i = 0; i < rows; i++)
-	{
-		wahook_Handler *handler = &(*handlers)[found];
-		bool no_function;
-		bool no_role;
-		bool isnull;
-
-		handler->service = wahook_result_text(i, 1);
-		handler->function = DatumGetObjectId(wahook_result(i, 2, &no_function));
-		handler->role = DatumGetObjectId(wahook_result(i, 3, &no_role));
-		if (!no_function && !no_role && DatumGetBool(wahook_result(i, 4, &isnull)))
-			found++;
-		else
-			ereport(WARNING,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("handler of service \"%s\" can't be run", handler->service),
-					 no_function ? errdetail("Its function does not exist any more.")
-					 : no_role
-						 ? errdetail("The role that registered it does not exist any more.")
-						 : errdetail("The role that registered it may not execute it any more."),
-					 errhint("Set webhook_services.handler again.")));
-	}
-	return found;
+	if (no_function)
+		handler.problem = "Its function does not exist any more.";
+	else if (no_role)
+		handler.problem = "The role that registered it does not exist any more.";
+	else if (!DatumGetBool(wahook_result(row, 4, &isnull)))
+		handler.problem = "The role that registered it may not execute it any more.";
+	if (no_timeout)
+		handler.timeout_ms = wahook_processing_timeout_ms;
+	return handler;
 }
 
-/* In a signal handler: ends the query as a cancel would, and leaves a note that it was us. */
-static void
-on_timeout(void)
+int
+wahook_find_handlers(const char *service, wahook_Handler **handlers)
 {
-	timed_out = true;
+	Datum name = service ? CStringGetTextDatum(service) : (Datum) 0;
+	int n = wahook_execute(&handlers_plan, &name, service ? " " : "n");
+
+	*handlers = palloc(Max(n, 1) * sizeof(wahook_Handler));
+	for (int i = 0; i < n; i++)
+		(*handlers)[i] = read_handler(i);
+	return n;
+}
+
+/* As a cancel would. In signal handlers, too. */
+static void
+interrupt(void)
+{
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
 }
 
-static TimeoutId
-processing_timeout(void)
+/*
+ * A handler can catch a cancel: EXCEPTION WHEN query_canceled. It has rolled a subtransaction back
+ * then, and is told again, now that it has left the block in which it caught it.
+ */
+static void
+insist(SubXactEvent event, SubTransactionId self, SubTransactionId parent, void *arg)
 {
-	static bool registered = false;
+	if (event == SUBXACT_EVENT_ABORT_SUB && runs && ending != NOT_ENDING)
+		interrupt();
+}
+
+/*
+ * There are ways to go on all the same, a PL with exceptions of its own is one. So while a handler
+ * runs in a process of ours, this is called every now and then.
+ */
+static void
+on_tick(void)
+{
+	if (!runs || ending == NOT_ENDING)
+		return;
+	if (++ticks > grace_ticks)
+		ProcDiePending = true;
+	interrupt();
+}
+
+static TimeoutId
+tick_timeout(void)
+{
 	static TimeoutId timeout;
+	static bool registered = false;
 
 	if (!registered)
-	{
-		timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
-		registered = true;
-	}
+		timeout = RegisterTimeout(USER_TIMEOUT, on_tick);
+	registered = true;
 	return timeout;
 }
 
 static void
-start_timeout(void)
+on_timeout(void)
 {
-	timed_out = false;
-	if (wahook_processing_timeout_ms > 0)
-		enable_timeout_after(processing_timeout(), wahook_processing_timeout_ms);
+	ending = TIMED_OUT;
+	interrupt();
+}
+
+static TimeoutId
+processing_timeout(void)
+{
+	static TimeoutId timeout;
+	static bool registered = false;
+
+	if (!registered)
+	{
+		timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
+		RegisterSubXactCallback(insist, NULL);
+	}
+	registered = true;
+	return timeout;
+}
+
+static wahook_Failure
+new_failure(void)
+{
+	return (wahook_Failure){.retryable = true,
+							.delay_us = -1,
+							.is_attempt = true,
+							.started_at = started_at};
+}
+
+static wahook_Failure
+describe_timeout(const wahook_Handler *handler)
+{
+	wahook_Failure failure = new_failure();
+
+	failure.error = cstring_to_text(psprintf("handler ran longer than %d ms", handler->timeout_ms));
+	return failure;
+}
+
+static wahook_Failure
+describe_error(const ErrorData *error)
+{
+	wahook_Failure failure = new_failure();
+	StringInfoData stack;
+
+	failure.error = cstring_to_text(error->message ? error->message : "unknown error");
+	initStringInfo(&stack);
+	appendStringInfo(&stack, "SQLSTATE: %s", unpack_sql_state(error->sqlerrcode));
+	if (error->detail)
+		appendStringInfo(&stack, "\nDETAIL: %s", error->detail);
+	if (error->hint)
+		appendStringInfo(&stack, "\nHINT: %s", error->hint);
+	if (error->context)
+		appendStringInfo(&stack, "\nCONTEXT: %s", error->context);
+	failure.error_stack = cstring_to_text_with_len(stack.data, stack.len);
+	return failure;
+}
+
+void
+wahook_end_process_after_ms(int grace_ms)
+{
+	grace_ticks = Max(grace_ms / TICK_MS, 1);
+}
+
+bool
+wahook_overran(wahook_Failure *failure)
+{
+	if (!runs || running == NULL || ending != TIMED_OUT)
+		return false;
+	*failure = describe_timeout(running);
+	return true;
+}
+
+void
+wahook_cancel_handler(void)
+{
+	if (runs)
+	{
+		ending = CANCELLED;
+		interrupt();
+	}
+}
+
+static void
+start_clock(const wahook_Handler *handler)
+{
+	running = handler;
+	started_at = GetCurrentTimestamp();
+	ending = NOT_ENDING;
+	ticks = 0;
+	runs = true;
+	if (handler->timeout_ms > 0)
+		enable_timeout_after(processing_timeout(), handler->timeout_ms);
+	if (grace_ticks > 0)
+		enable_timeout_every(tick_timeout(), started_at + TICK_MS * 1000, TICK_MS);
 }
 
 /* Also takes the cancel back when it came after the handler had returned. */
 static void
-stop_timeout(void)
+stop_clock(void)
 {
+	runs = false;
 	disable_timeout(processing_timeout(), false);
-	if (timed_out)
+	if (grace_ticks > 0)
+		disable_timeout(tick_timeout(), false);
+	if (ending == TIMED_OUT)
 		QueryCancelPending = false;
 }
 
@@ -137,27 +283,15 @@ call(const wahook_Handler *handler, Datum message)
 	SetUserIdAndSecContext(user, context);
 }
 
-static void
-describe(wahook_Failure *failure, const ErrorData *error)
+/*
+ * In a session, a cancel that was not ours is its user's, and must end the statement. In a process
+ * of ours only the process itself cancels; else a handler could raise that error to be let off.
+ */
+static bool
+was_cancelled(const ErrorData *error)
 {
-	StringInfoData stack;
-
-	if (timed_out)
-	{
-		failure->error = cstring_to_text(
-			psprintf("handler ran longer than %d ms", wahook_processing_timeout_ms));
-		return;
-	}
-	failure->error = cstring_to_text(error->message ? error->message : "unknown error");
-	initStringInfo(&stack);
-	appendStringInfo(&stack, "SQLSTATE: %s", unpack_sql_state(error->sqlerrcode));
-	if (error->detail)
-		appendStringInfo(&stack, "\nDETAIL: %s", error->detail);
-	if (error->hint)
-		appendStringInfo(&stack, "\nHINT: %s", error->hint);
-	if (error->context)
-		appendStringInfo(&stack, "\nCONTEXT: %s", error->context);
-	failure->error_stack = cstring_to_text_with_len(stack.data, stack.len);
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		   (grace_ticks > 0 ? ending == CANCELLED : ending != TIMED_OUT);
 }
 
 bool
@@ -166,23 +300,23 @@ wahook_run_handler(const wahook_Handler *handler, Datum message, wahook_Failure 
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData *volatile error = NULL;
+	bool nested = running != NULL; /* a handler runs the dead letter job: the outer clock is on */
 
-	*failure = (wahook_Failure){.retryable = true,
-								.delay_us = -1,
-								.is_attempt = true,
-								.started_at = GetCurrentTimestamp()};
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		start_timeout();
+		if (!nested)
+			start_clock(handler);
 		call(handler, message);
-		stop_timeout();
+		if (!nested)
+			stop_clock();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		stop_timeout();
+		if (!nested)
+			stop_clock();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -192,10 +326,12 @@ wahook_run_handler(const wahook_Handler *handler, Datum message, wahook_Failure 
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 
+	if (!nested)
+		running = NULL;
 	if (error == NULL)
 		return true;
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !timed_out)
+	if (was_cancelled(error))
 		ReThrowError(error);
-	describe(failure, error);
+	*failure = ending == TIMED_OUT ? describe_timeout(handler) : describe_error(error);
 	return false;
 }

@@ -8,15 +8,23 @@
 
 #include "retry/dead_letter.h"
 
+/* A service with a handler. palloc'd, as its strings are. */
 typedef struct wahook_Handler
 {
 	char *service;
+	const char *problem; /* why it can't be run; null: it can */
 	Oid function;
-	Oid role; /* as which it runs */
+	Oid role;       /* as which it runs */
+	int timeout_ms; /* of a call; 0: none */
+	int concurrency;
+	bool bursts;       /* one call gets all messages that were claimed together */
+	bool strict_order; /* none is handed over while an earlier one has failed */
+	int circuit_threshold;
+	int64 circuit_timeout_us;
 } wahook_Handler;
 
-/* The handlers of all services that have one which can be run; palloc'd. */
-extern int wahook_find_handlers(wahook_Handler **handlers);
+/* The enabled services that have a handler, by name, or only the named one; returns how many. */
+extern int wahook_find_handlers(const char *service, wahook_Handler **handlers);
 
 /*
  * Runs the handler in a subtransaction of its own. message: jsonb. False when it failed; then its
@@ -24,5 +32,16 @@ extern int wahook_find_handlers(wahook_Handler **handlers);
  */
 extern bool wahook_run_handler(const wahook_Handler *handler, Datum message,
 							   wahook_Failure *failure);
+
+/*
+ * For processes of our own, which can be sacrificed: a handler that goes on for this long after it
+ * was told to end takes its process with it. Then wahook_overran() is true while the process exits,
+ * and *failure says what the handler did.
+ */
+extern void wahook_end_process_after_ms(int grace_ms);
+extern bool wahook_overran(wahook_Failure *failure);
+
+/* Async-signal-safe: tells the handler that runs to end, which then is an error, 57014. */
+extern void wahook_cancel_handler(void);
 
 #endif

@@ -15,7 +15,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#include "conversation/complete.h"
 #include "conversation/lock.h"
 #include "core/compat.h"
 #include "core/event.h"
@@ -23,10 +22,8 @@
 #include "core/settings.h"
 #include "core/uuid.h"
 #include "core/wake.h"
-#include "retry/dead_letter.h"
+#include "retry/attempt.h"
 #include "retry/entry.h"
-#include "retry/handler.h"
-#include "retry/retriable.h"
 
 /* As the upper bound of wahook.dlq_batch_size. */
 #define MAX_BATCH 100000
@@ -111,7 +108,7 @@ static wahook_Plan requeue_plan =
 	 "), waiting AS ("
 	 "INSERT INTO @extschema@.webhook_inbox"
 	 " (conversation_id, message_id, service, attempts, enqueued_at)"
-	 " SELECT conversation_id, message_id, service, retry_count + 1, $2 FROM due"
+	 " SELECT conversation_id, message_id, service, retry_count + 1, $2 FROM due ORDER BY message_id"
 	 "), queued AS ("
 	 "INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, service, due_at)"
 	 " SELECT DISTINCT conversation_id, service, $2 FROM due)"
@@ -119,26 +116,6 @@ static wahook_Plan requeue_plan =
 	 " retry_lease_until = NULL, updated_at = $2 FROM due WHERE d.id = due.id",
 	 2,
 	 {UUIDARRAYOID, TIMESTAMPTZOID}};
-
-static wahook_Plan waiting_plan =
-	{"SELECT i.seq, i.attempts, i.losses, m.whatsapp_message_id, i.service,"
-	 " @extschema@.webhook_message_json(m, i.attempts + i.losses + 1)"
-	 " || jsonb_build_object('conversation_id', $1, 'service', i.service, 'lock_token', $3)"
-	 " FROM @extschema@.webhook_inbox i"
-	 " JOIN @extschema@.processed_webhook_messages m ON m.id = i.message_id"
-	 " WHERE i.conversation_id = $1 AND i.message_id = ANY ($2) ORDER BY i.seq",
-	 3,
-	 {UUIDOID, UUIDARRAYOID, INT8OID}};
-
-static wahook_Plan direct_plan =
-	{"SELECT CASE jsonb_typeof(payload) WHEN 'object' THEN payload"
-	 " ELSE jsonb_build_object('message', payload) END"
-	 " || jsonb_build_object('whatsapp_message_id', whatsapp_message_id, 'attempt', retry_count + 2,"
-	 " 'received_at', created_at, 'kind', NULL, 'correlation_id', correlation_id,"
-	 " 'conversation_id', conversation_id, 'service', service, 'lock_token', NULL)"
-	 " FROM @extschema@.webhook_dlq WHERE id = $1",
-	 1,
-	 {UUIDOID}};
 
 static const wahook_Handler *
 handler_of(const Run *run, const char *service)
@@ -149,13 +126,46 @@ handler_of(const Run *run, const char *service)
 	return NULL;
 }
 
-static void
-count_failure(Run *run, Datum entry)
+/* True where it has been run. */
+static bool
+count_outcome(Run *run, wahook_Outcome outcome)
 {
-	if (wahook_entry_has_status(entry, "failed"))
-		run->abandoned++;
-	else
-		run->failed++;
+	switch (outcome)
+	{
+		case WAHOOK_SUCCEEDED:
+			run->successful++;
+			return true;
+		case WAHOOK_FAILED:
+			run->failed++;
+			return true;
+		case WAHOOK_GIVEN_UP:
+			run->abandoned++;
+			return true;
+		case WAHOOK_BUSY:
+		case WAHOOK_REFUSED:
+			break;
+	}
+	return false;
+}
+
+/* Those that can be run. */
+static void
+find_handlers(Run *run)
+{
+	int n = wahook_find_handlers(NULL, &run->handlers);
+
+	for (int i = 0; i < n; i++)
+	{
+		const wahook_Handler *handler = &run->handlers[i];
+
+		if (handler->problem)
+			ereport(WARNING, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+							  errmsg("handler of service \"%s\" can't be run", handler->service),
+							  errdetail("%s", handler->problem),
+							  errhint("Set webhook_services.handler again.")));
+		else
+			run->handlers[run->nhandlers++] = *handler;
+	}
 }
 
 static Due
@@ -248,58 +258,25 @@ requeue(const Run *run)
 	}
 }
 
-/* Runs a waiting message of a conversation that this job has locked. */
-static void
-run_waiting(Run *run, const wahook_Conversation *conversation, const wahook_Handler *handler,
-			const wahook_Waiting *waiting, Datum message)
-{
-	wahook_Failure failure;
-	TimestampTz started_at = GetCurrentTimestamp();
-	Datum entry;
-
-	if (wahook_run_handler(handler, message, &failure))
-	{
-		Datum seq = Int64GetDatum(waiting->seq);
-		ArrayType *seqs =
-			construct_array(&seq, 1, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
-
-		wahook_complete_messages(conversation, seqs,
-								 (int) ((GetCurrentTimestamp() - started_at) / 1000));
-		run->successful++;
-		return;
-	}
-	entry = wahook_dead_letter(conversation, waiting, &failure);
-	if (entry == 0)
-		run->requeued++;
-	else
-		count_failure(run, entry);
-}
-
-/* Runs those of the messages that wait in the conversation for a handler; returns how many. */
+/*
+ * Runs those of the messages that wait in the conversation for a handler; returns how many. Here
+ * they come one at a time, also to a handler that takes bursts.
+ */
 static int
 run_inbox(Run *run, const wahook_Conversation *conversation, const pg_uuid_t *message_ids, int n)
 {
-	Datum values[] = {UUIDPGetDatum(&conversation->id), wahook_uuid_array(message_ids, n),
-					  Int64GetDatum(conversation->lock_token)};
-	int nrows = wahook_execute(&waiting_plan, values, NULL);
-	SPITupleTable *rows = SPI_tuptable;
-	TupleDesc desc = rows->tupdesc;
+	wahook_Task *tasks;
+	int ntasks = wahook_read_tasks_of(conversation, wahook_uuid_array(message_ids, n), &tasks);
 	int ran = 0;
-	bool isnull;
 
-	for (int i = 0; i < nrows; i++)
+	for (int i = 0; i < ntasks; i++)
 	{
-		HeapTuple row = rows->vals[i];
-		const wahook_Handler *handler = handler_of(run, SPI_getvalue(row, desc, 5));
-		wahook_Waiting waiting = {.seq = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
-								  .attempts = DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull)),
-								  .losses = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull)),
-								  .whatsapp_message_id = SPI_getbinval(row, desc, 4, &isnull)};
+		const wahook_Handler *handler = handler_of(run, tasks[i].service);
+		wahook_Failure failure;
 
-		if (handler == NULL)
-			continue;
-		run_waiting(run, conversation, handler, &waiting, SPI_getbinval(row, desc, 6, &isnull));
-		ran++;
+		if (handler != NULL &&
+			count_outcome(run, wahook_attempt(conversation, handler, &tasks[i], 1, &failure)))
+			ran++;
 	}
 	return ran;
 }
@@ -326,24 +303,16 @@ run_conversation(Run *run, int first, int last)
 	wahook_give_lock_back(&conversation.id, &lock_id);
 }
 
-/* The handler may have deleted the entry: what it has dealt with is no failure. */
 static void
 run_direct(Run *run, const Due *due)
 {
-	Datum id = UUIDPGetDatum(&due->id);
+	wahook_Direct entry = {.id = due->id,
+						   .retry_count = due->retry_count,
+						   .max_retries = due->max_retries};
 	wahook_Failure failure;
-	bool isnull;
 
-	if (wahook_execute(&direct_plan, &id, NULL) == 0)
-		return;
-	if (wahook_run_handler(handler_of(run, due->service), wahook_result(0, 1, &isnull), &failure))
-	{
-		(void) wahook_end_retry(&due->id, due->retry_count, due->max_retries, NULL);
-		run->successful++;
-	}
-	else
-		count_failure(run,
-					  wahook_end_retry(&due->id, due->retry_count, due->max_retries, &failure));
+	(void) count_outcome(run,
+						 wahook_attempt_direct(&entry, handler_of(run, due->service), &failure));
 }
 
 static bool
@@ -420,7 +389,7 @@ wahook_process_dead_letter_queue(PG_FUNCTION_ARGS)
 	wahook_event_end(&event);
 
 	wahook_begin(fcinfo);
-	run.nhandlers = wahook_find_handlers(&run.handlers);
+	find_handlers(&run);
 	take_due(&run, limit);
 	requeue(&run);
 	run_all(&run);
