@@ -9,10 +9,13 @@ CREATE FUNCTION pg_temp.receive(p_phone text, VARIADIC p_ids text[]) RETURNS big
 CREATE FUNCTION pg_temp.expire(p_ago interval DEFAULT '1 second') RETURNS void LANGUAGE sql AS $$
 	UPDATE webhook_conversations SET lock_expires_at = clock_timestamp() - p_ago, locked_at = clock_timestamp() - p_ago - interval '2 minutes'
 		WHERE locked_by IS NOT NULL AND lock_token IS NOT NULL;
-	UPDATE webhook_conversation_queue SET due_at = clock_timestamp() - p_ago;
+	UPDATE webhook_leases SET expires_at = clock_timestamp() - p_ago;
 	$$;
 ALTER TABLE webhook_conversations DISABLE TRIGGER webhook_conversations_lock;
-CREATE TEMP VIEW queue AS SELECT service, due_at <= clock_timestamp() AS due, count(*) FROM webhook_conversation_queue GROUP BY 1, 2;
+CREATE TEMP VIEW queue AS
+	SELECT 'waits' AS what, service, due_at <= clock_timestamp() AS due, count(*) FROM webhook_conversation_queue GROUP BY 1, 2, 3
+	UNION ALL SELECT 'leased', service, expires_at <= clock_timestamp(), sum(1 + coalesce(cardinality(others), 0)) FROM webhook_leases GROUP BY 1, 2, 3
+	ORDER BY 1 DESC, 2, 3;
 CREATE TEMP VIEW attempts AS
 	SELECT whatsapp_message_id AS wamid, attempt, outcome, lock_token AS token, duration_ms > 0 AS lasted
 	FROM webhook_delivery_attempts AS a JOIN processed_webhook_messages AS p ON p.id = a.message_id
@@ -26,15 +29,18 @@ CREATE FUNCTION pg_temp.complete(p_user text) RETURNS integer LANGUAGE sql AS
 	$$ SELECT complete_webhook_messages(id, '00000000-0000-4000-8000-00000000000a') FROM webhook_conversations WHERE user_id = p_user $$;
 SELECT count(*) FROM webhook_inbox;
 DELETE FROM webhook_conversation_queue;
+DELETE FROM webhook_leases;
 
--- A conversation has one row in the queue: due when it waits, at the end of the lease when it is claimed, none when it is idle.
+-- A conversation with waiting messages is in the queue, a claimed one among the leases, an idle one nowhere.
 SELECT pg_temp.receive('271', 'cla.1', 'cla.2');
 SELECT * FROM queue;
 SELECT * FROM pg_temp.claim();
 SELECT * FROM queue;
 SELECT pg_temp.receive('271', 'cla.3');
 SELECT * FROM pg_temp.claim();
-SELECT q.due_at = c.lock_expires_at AS parked FROM webhook_conversation_queue AS q JOIN webhook_conversations AS c ON c.id = q.conversation_id;
+-- The claim that came in vain took it out of the queue; the release puts it in again.
+SELECT * FROM queue;
+SELECT l.expires_at = c.lock_expires_at AS told, l.lock_id = c.locked_by AS by_holder FROM webhook_leases AS l JOIN webhook_conversations AS c ON c.id = l.conversation_id;
 SELECT pg_temp.complete('271');
 SELECT * FROM queue;
 SELECT * FROM pg_temp.claim();
@@ -90,7 +96,7 @@ SELECT * FROM pg_temp.claim(1, 'default');
 SELECT pg_temp.complete('275');
 SELECT * FROM pg_temp.claim(1, 'default');
 SELECT * FROM pg_temp.claim(1, 'cla_other');
-SELECT service, due FROM queue;
+SELECT * FROM queue;
 -- Its holder vanishes; a claim for the other service finds nothing for itself, and does not count the loss twice.
 SELECT pg_temp.expire();
 INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT id, now() - interval '1 hour' FROM webhook_conversations WHERE user_id = '275';
@@ -146,9 +152,47 @@ UPDATE webhook_conversations SET locked_by = '00000000-0000-4000-8000-0000000000
 UPDATE webhook_conversation_queue SET due_at = now() - interval '1 hour' WHERE conversation_id IN (SELECT id FROM webhook_conversations WHERE user_id BETWEEN '28001' AND '28199');
 SELECT * FROM pg_temp.claim();
 SELECT pg_temp.complete('28200');
+SELECT count(*) AS queue FROM webhook_conversation_queue;
+-- They are unlocked directly, which puts them nowhere: the end of their leases brings them back, to a claim or by the cleanup.
 UPDATE webhook_conversations SET locked_by = NULL, locked_at = NULL WHERE user_id BETWEEN '28001' AND '28199';
-UPDATE webhook_conversation_queue SET due_at = now() - interval '1 hour';
+UPDATE webhook_leases SET expires_at = now() - interval '1 hour' WHERE conversation_id IN (SELECT id FROM webhook_conversations WHERE user_id < '28100');
+SELECT cleanup_stuck_webhook_conversations();
+SELECT count(*) AS queue FROM webhook_conversation_queue;
+UPDATE webhook_leases SET expires_at = now() - interval '1 hour';
 SELECT count(*) FROM pg_temp.claim(1000);
 SELECT complete_conversations(array_agg(id), '00000000-0000-4000-8000-00000000000a') FROM webhook_conversations WHERE locked_by = '00000000-0000-4000-8000-00000000000a';
 SELECT count(*) AS inbox FROM webhook_inbox;
 SELECT count(*) AS queue FROM webhook_conversation_queue;
+SELECT * FROM queue;
+
+-- One row tells of all that a claim locked; it goes with the last of them, or when its time has come.
+SELECT sum(pg_temp.receive((28000 + n)::text, 'cla.5' || n)) FROM generate_series(1, 250) AS n;
+SELECT count(*) FROM pg_temp.claim(250);
+SELECT 1 + coalesce(cardinality(others), 0) AS conversations FROM webhook_leases ORDER BY 1 DESC;
+SELECT complete_conversations((SELECT array_agg(id) FROM (SELECT id FROM webhook_conversations WHERE locked_by IS NOT NULL LIMIT 249) held), '00000000-0000-4000-8000-00000000000a');
+SELECT count(*) FROM webhook_leases;
+SELECT complete_conversations((SELECT array_agg(id) FROM webhook_conversations WHERE locked_by IS NOT NULL), '00000000-0000-4000-8000-00000000000a');
+SELECT count(*) FROM webhook_leases;
+SELECT pg_temp.expire();
+SELECT * FROM pg_temp.claim();
+SELECT * FROM queue;
+-- A lease that was renewed is looked at again when it has ended, by the same row or another.
+SELECT pg_temp.receive('282', 'cla.61'), pg_temp.receive('283', 'cla.62');
+SELECT * FROM pg_temp.claim(2);
+SELECT renew_conversation_lock(id, locked_by, '10 minutes') > now() AS renewed FROM webhook_conversations WHERE user_id = '282';
+UPDATE webhook_leases SET expires_at = now();
+SELECT * FROM pg_temp.claim(2);
+SELECT * FROM queue;
+UPDATE webhook_conversations SET lock_expires_at = now() - interval '1 second' WHERE user_id = '283';
+UPDATE webhook_leases SET expires_at = now() - interval '1 second';
+SELECT * FROM pg_temp.claim(2, 'no such service');
+SELECT * FROM pg_temp.claim(2);
+SELECT * FROM queue;
+SELECT pg_temp.complete('283');
+SELECT l.expires_at = c.lock_expires_at AS told FROM webhook_leases AS l JOIN webhook_conversations AS c ON c.id = l.conversation_id;
+SELECT pg_temp.complete('282');
+SELECT count(*) FROM webhook_leases;
+-- Nulls that somebody wrote by hand are nobody.
+INSERT INTO webhook_leases VALUES (now() - interval '1 second', '00000000-0000-4000-8000-000000000000', '00000000-0000-4000-8000-000000000000', 'default', '{NULL,NULL}');
+SELECT * FROM pg_temp.claim();
+SELECT count(*) FROM webhook_leases;

@@ -13,6 +13,7 @@ CREATE FUNCTION ext_complete() RETURNS integer LANGUAGE sql AS $$
 $$;
 
 -- Row triggers before and after. With a setting of their own, they have memory to lose between two rows.
+DELETE FROM webhook_conversation_queue;
 CREATE TABLE ext_log (entry text);
 CREATE FUNCTION ext_log() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
@@ -25,7 +26,7 @@ DECLARE
 	name text;
 	time text;
 BEGIN
-	FOREACH name IN ARRAY '{webhook_conversations,webhook_inbox,webhook_conversation_queue,processed_webhook_messages,webhook_delivery_attempts}'::text[] LOOP
+	FOREACH name IN ARRAY '{webhook_conversations,webhook_inbox,webhook_conversation_queue,webhook_leases,processed_webhook_messages,webhook_delivery_attempts}'::text[] LOOP
 		FOREACH time IN ARRAY '{BEFORE,AFTER}'::text[] LOOP
 			EXECUTE format('CREATE TRIGGER ext_%s %s INSERT OR UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION ext_log()', time, time, name);
 		END LOOP;

@@ -26,8 +26,12 @@ extern void wahook_read_claim_request(FunctionCallInfo fcinfo, int lock_id_arg, 
 /* Claims the longest-waiting conversations and appends a row for each to the result. */
 extern void wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result);
 
-/* Claims those of the given conversations that are free and have waiting messages. */
-extern void wahook_claim_these(const wahook_ClaimRequest *request, const pg_uuid_t *ids, int n,
+/*
+ * Claims those of the given conversations that are free and have waiting messages, and tells which
+ * in claimed. Messages that came at received_at are not in the queue yet.
+ */
+extern void wahook_claim_these(const wahook_ClaimRequest *request, const pg_uuid_t *ids,
+							   bool *claimed, int n, TimestampTz received_at,
 							   ReturnSetInfo *result);
 
 #endif

@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "conversation/lease.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/event.h"
@@ -294,11 +295,46 @@ wahook_complete_webhook_messages(PG_FUNCTION_ARGS)
 	seqs = PG_ARGISNULL(2) ? conversation.claimed : find_seqs(&conversation.id, PG_GETARG_DATUM(2));
 	completed = complete(&completion, &conversation, seqs);
 	if (PG_ARGISNULL(4) || PG_GETARG_BOOL(4))
-		wahook_unlock(&store, &conversation.id, completion.now);
+		wahook_release(&store, &conversation, completion.now);
 	close_completion(&completion);
 	wahook_close_store(&store);
 	wahook_end();
 	PG_RETURN_INT32(completed);
+}
+
+typedef struct Released
+{
+	TimestampTz expires_at;
+	pg_uuid_t id;
+} Released;
+
+static int
+compare_released(const void *a, const void *b)
+{
+	const Released *left = a;
+	const Released *right = b;
+
+	if (left->expires_at != right->expires_at)
+		return left->expires_at < right->expires_at ? -1 : 1;
+	return memcmp(&left->id, &right->id, sizeof(pg_uuid_t));
+}
+
+/* Forgets the ends of leases of which nothing is held any more. Reorders what was released. */
+static void
+end_leases(wahook_Table *leases, const pg_uuid_t *lock_id, Released *released, int n)
+{
+	pg_uuid_t *ids = palloc_array(pg_uuid_t, Max(n, 1));
+	int first = 0;
+
+	qsort(released, n, sizeof(Released), compare_released);
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = released[i].id;
+		if (i + 1 < n && released[i + 1].expires_at == released[first].expires_at)
+			continue;
+		wahook_end_leases(leases, released[first].expires_at, lock_id, &ids[first], i + 1 - first);
+		first = i + 1;
+	}
 }
 
 /* Completes and releases what the lock id holds; the others are named in lost. */
@@ -306,6 +342,8 @@ static int
 complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *lock_id,
 			 StringInfo lost)
 {
+	Released *released = palloc_array(Released, Max(n, 1));
+	int nreleased = 0;
 	int completed = 0;
 
 	for (int i = 0; i < n; i++)
@@ -321,7 +359,9 @@ complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *l
 		}
 		completed += complete(completion, &conversation, conversation.claimed);
 		wahook_unlock(completion->store, id, completion->now);
+		released[nreleased++] = (Released){conversation.lock_expires_at, *id};
 	}
+	end_leases(&completion->store->leases, lock_id, released, nreleased);
 	return completed;
 }
 

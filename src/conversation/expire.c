@@ -9,6 +9,7 @@
 #include "fmgr.h"
 #include "utils/timestamp.h"
 
+#include "conversation/lease.h"
 #include "conversation/state.h"
 #include "core/compat.h"
 #include "core/event.h"
@@ -36,15 +37,6 @@ static wahook_Plan give_up_plan = {"SELECT @extschema@.webhook_dead_letter_lost(
 								   2,
 								   {UUIDOID, INT8ARRAYOID}};
 
-/* A conversation with an expired lease has a queue row that came due when the lease ended. */
-static wahook_Plan expired_plan =
-	{"SELECT DISTINCT c.id FROM @extschema@.webhook_conversation_queue q"
-	 " JOIN @extschema@.webhook_conversations c ON c.id = q.conversation_id"
-	 " WHERE q.service = ANY (ARRAY(SELECT name FROM @extschema@.webhook_services))"
-	 " AND q.due_at <= $1 AND c.locked_by IS NOT NULL AND c.lock_expires_at <= $1",
-	 1,
-	 {TIMESTAMPTZOID}};
-
 static wahook_Plan stuck_plan =
 	{"UPDATE @extschema@.webhook_conversations SET status = 'timeout', updated_at = $1"
 	 " WHERE id = ANY (ARRAY(SELECT id FROM @extschema@.webhook_conversations"
@@ -59,6 +51,21 @@ static wahook_Plan time_out_plan =
 	 " WHERE id = $1 AND status IN ('active', 'pending', 'processing')",
 	 2,
 	 {UUIDOID, TIMESTAMPTZOID}};
+
+/*
+ * Queue rows whose messages are gone, because they were completed by other ways than a claim from the
+ * queue. A message and its row commit together, so who sees the row and not the message comes after.
+ */
+static wahook_Plan tidy_plan =
+	{"DELETE FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
+	 "SELECT ctid FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
+	 "SELECT q.ctid FROM (SELECT due.* FROM @extschema@.webhook_services s CROSS JOIN LATERAL ("
+	 "SELECT q.ctid, q.conversation_id FROM @extschema@.webhook_conversation_queue q"
+	 " WHERE q.service = s.name AND q.due_at <= $1 ORDER BY q.due_at LIMIT 1000) due) q"
+	 " WHERE NOT EXISTS (SELECT FROM @extschema@.webhook_inbox i"
+	 " WHERE i.conversation_id = q.conversation_id))) FOR UPDATE SKIP LOCKED))",
+	 1,
+	 {TIMESTAMPTZOID}};
 
 void
 wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, TimestampTz now)
@@ -100,52 +107,65 @@ time_out(const pg_uuid_t *id, TimestampTz now)
 	wahook_execute_transition(&time_out_plan, values, "lock expired");
 }
 
-/* Gives back the locks whose leases have run out. */
-static int
-release_expired(TimestampTz now, TimestampTz idle_since)
+typedef struct Cleanup
 {
-	Datum values[] = {TimestampTzGetDatum(now)};
-	uint64 candidates = wahook_execute(&expired_plan, values, NULL);
-	SPITupleTable *rows = SPI_tuptable;
-	int released = 0;
+	TimestampTz now;
+	TimestampTz idle_since;
 	wahook_Store store;
+	int released;
+} Cleanup;
 
-	wahook_open_store(&store);
-	for (uint64 i = 0; i < candidates; i++)
+/* Gives back the lock where its lease has run out and nobody has taken it over. */
+static wahook_LeaseEnd
+release_expired(void *arg, const wahook_Lease *lease, const pg_uuid_t *id, TimestampTz *until)
+{
+	Cleanup *cleanup = arg;
+	wahook_RowReader *rows = &cleanup->store.conversations.rows;
+	wahook_Conversation conversation;
+	wahook_RowState state = wahook_peek_conversation(rows, id, &conversation);
+	TimestampTz last_activity_at;
+
+	if (state == WAHOOK_ROW_STEADY && !wahook_lock_is_free(&conversation, cleanup->now))
 	{
-		bool isnull;
-		pg_uuid_t *id = DatumGetUUIDP(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull));
-		wahook_Conversation conversation;
-		TimestampTz last_activity_at;
-
-		if (wahook_peek_conversation(&store.conversations.rows, id, &conversation) !=
-				WAHOOK_ROW_STEADY ||
-			!conversation.locked || !wahook_lock_is_free(&conversation, now) ||
-			!wahook_try_lock_row(&store.conversations.rows))
-			continue;
-		last_activity_at = conversation.last_activity_at;
-		wahook_expire_claim(&store.conversations.rows, &conversation, now);
-		wahook_unlock(&store, id, now);
-		if (last_activity_at <= idle_since)
-			time_out(id, now);
-		released++;
+		*until = conversation.lock_expires_at;
+		return memcmp(&conversation.locked_by, &lease->lock_id, sizeof(pg_uuid_t)) == 0
+				   ? WAHOOK_LEASE_RENEWED
+				   : WAHOOK_LEASE_OVER;
 	}
-	wahook_close_store(&store);
-	return released;
+	if (state != WAHOOK_ROW_NONE && (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(rows)))
+		return WAHOOK_LEASE_UNCLEAR;
+	if (!conversation.locked)
+	{
+		/* Taken off directly, or the conversation was deleted: then nobody has queued it again. */
+		wahook_requeue(&cleanup->store, id);
+		return WAHOOK_LEASE_OVER;
+	}
+	last_activity_at = conversation.last_activity_at;
+	wahook_expire_claim(rows, &conversation, cleanup->now);
+	wahook_unlock(&cleanup->store, id, cleanup->now);
+	if (last_activity_at <= cleanup->idle_since)
+		time_out(id, cleanup->now);
+	cleanup->released++;
+	return WAHOOK_LEASE_OVER;
 }
 
 /* cleanup_stuck_webhook_conversations() → integer: how many locks it released. */
 Datum
 wahook_cleanup_stuck_conversations(PG_FUNCTION_ARGS)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz idle_since = now - wahook_stuck_timeout_s * USECS_PER_SEC;
-	Datum values[] = {TimestampTzGetDatum(now), TimestampTzGetDatum(idle_since)};
-	int released;
+	Cleanup cleanup = {.now = GetCurrentTimestamp()};
+	Datum values[2];
 
+	cleanup.idle_since = cleanup.now - wahook_stuck_timeout_s * USECS_PER_SEC;
+	values[0] = TimestampTzGetDatum(cleanup.now);
+	values[1] = TimestampTzGetDatum(cleanup.idle_since);
 	wahook_begin(fcinfo);
-	released = release_expired(now, idle_since);
+	wahook_open_store(&cleanup.store);
+	(void) wahook_visit_leases(&cleanup.store.leases, DT_NOBEGIN, cleanup.now, release_expired,
+							   &cleanup);
+	wahook_close_store(&cleanup.store);
 	wahook_execute_transition(&stuck_plan, values, "stuck");
+	wahook_execute(&tidy_plan, values, NULL);
 	wahook_end();
-	PG_RETURN_INT32(released);
+	PG_RETURN_INT32(cleanup.released);
 }

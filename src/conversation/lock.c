@@ -3,8 +3,8 @@
  *
  * The lock is three columns of the conversation's row. Whoever changes them first row-locks
  * exactly the version it looked at (core/row.c), so a decision can't be overtaken, and the change
- * itself updates no indexed column. A row in webhook_conversation_queue stands at the end of each
- * lease, so that a vanished holder is found without a scan of all conversations.
+ * itself updates no indexed column. A vanished holder is found by the end of its lease
+ * (conversation/lease.c), without a scan of all conversations.
  */
 #include "conversation/lock.h"
 
@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "conversation/expire.h"
+#include "conversation/lease.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/event.h"
@@ -36,14 +37,31 @@ wahook_open_store(wahook_Store *store)
 {
 	wahook_open_table(&store->conversations, "webhook_conversations", "webhook_conversations_pkey");
 	wahook_open_table(&store->inbox, "webhook_inbox", "webhook_inbox_pkey");
-	wahook_open_table(&store->queue, "webhook_conversation_queue",
-					  "webhook_conversation_queue_pkey");
+	wahook_open_table(&store->leases, "webhook_leases", "webhook_leases_pkey");
+	store->queue_is_open = false;
+	store->context = CurrentMemoryContext;
+}
+
+wahook_Table *
+wahook_queue_of(wahook_Store *store)
+{
+	if (!store->queue_is_open)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(store->context);
+
+		wahook_open_queue(&store->queue);
+		store->queue_is_open = true;
+		MemoryContextSwitchTo(caller);
+	}
+	return &store->queue;
 }
 
 void
 wahook_close_store(wahook_Store *store)
 {
-	wahook_close_table(&store->queue);
+	if (store->queue_is_open)
+		wahook_close_table(&store->queue);
+	wahook_close_table(&store->leases);
 	wahook_close_table(&store->inbox);
 	wahook_close_table(&store->conversations);
 }
@@ -213,41 +231,28 @@ wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
 	write_lock(store, lock_id, conversation->lock_token + 1, now, expires_at, claimed);
 }
 
-static void
-init_conversation_key(ScanKey key, const pg_uuid_t *id)
+void
+wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service, TimestampTz due_at)
 {
-	ScanKeyInit(key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-}
-
-/*
- * Takes the conversation's rows out of the queue. One that another transaction has locked is left:
- * it is looked at once more than needed, and then removed.
- */
-static void
-delete_queue_rows(wahook_Store *store, const pg_uuid_t *id, Snapshot snapshot)
-{
-	ScanKeyData key;
+	wahook_Table *queue = wahook_queue_of(store);
+	ScanKeyData keys[3];
 	IndexScanDesc scan;
 
-	init_conversation_key(&key, id);
-	scan = wahook_begin_scan(&store->queue.rows, snapshot, &key, 1);
-	while (wahook_next_row(&store->queue.rows, scan))
-		(void) wahook_delete_row(&store->queue);
-	index_endscan(scan);
-}
-
-void
-wahook_park(wahook_Store *store, const pg_uuid_t *id, const char *service, TimestampTz due_at)
-{
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, service);
+	keys[0].sk_collation = queue->rows.index->rd_indcollation[0];
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(due_at));
+	ScanKeyInit(&keys[2], 3, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	PushActiveSnapshot(GetLatestSnapshot());
-	delete_queue_rows(store, id, GetActiveSnapshot());
+	scan = wahook_begin_scan(&queue->rows, GetActiveSnapshot(), keys, lengthof(keys));
+	while (wahook_next_row(&queue->rows, scan))
+		(void) wahook_delete_row(queue);
+	index_endscan(scan);
 	PopActiveSnapshot();
-	wahook_queue_conversation(&store->queue, id, CStringGetTextDatum(service), due_at);
 }
 
 /*
- * Both halves see one snapshot, taken after the unlock: a queue row that is deleted here was
- * committed with its inbox row, so that row is seen too. What commits later brings its own.
+ * The place of the queue row that tells of the waiting messages is taken by a new one: a claim that
+ * saw the lock before it was taken off may be about to remove the former.
  */
 void
 wahook_requeue(wahook_Store *store, const pg_uuid_t *id)
@@ -257,13 +262,18 @@ wahook_requeue(wahook_Store *store, const pg_uuid_t *id)
 	IndexScanDesc scan;
 
 	CommandCounterIncrement();
+	ScanKeyInit(&key, Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
 	PushActiveSnapshot(GetLatestSnapshot());
-	delete_queue_rows(store, id, GetActiveSnapshot());
-	init_conversation_key(&key, id);
 	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), &key, 1);
 	if (wahook_next_row(inbox, scan))
-		wahook_queue_conversation(&store->queue, id, column(inbox->slot, Anum_inbox_service),
-								  read_time(inbox->slot, Anum_inbox_enqueued_at));
+	{
+		Datum service = column(inbox->slot, Anum_inbox_service);
+		TimestampTz since = read_time(inbox->slot, Anum_inbox_enqueued_at);
+
+		wahook_unqueue(store, id, service, since);
+		wahook_queue_conversation(wahook_queue_of(store), id, service, since);
+	}
 	index_endscan(scan);
 	PopActiveSnapshot();
 }
@@ -276,6 +286,14 @@ wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now)
 }
 
 void
+wahook_release(wahook_Store *store, const wahook_Conversation *conversation, TimestampTz now)
+{
+	wahook_unlock(store, &conversation->id, now);
+	wahook_end_leases(&store->leases, conversation->lock_expires_at, &conversation->locked_by,
+					  &conversation->id, 1);
+}
+
+void
 wahook_give_lock_back(const pg_uuid_t *id, const pg_uuid_t *lock_id)
 {
 	wahook_Store store;
@@ -284,7 +302,7 @@ wahook_give_lock_back(const pg_uuid_t *id, const pg_uuid_t *lock_id)
 	CommandCounterIncrement();
 	wahook_open_store(&store);
 	if (wahook_try_hold(&store.conversations.rows, id, lock_id, &conversation))
-		wahook_unlock(&store, id, GetCurrentTimestamp());
+		wahook_release(&store, &conversation, GetCurrentTimestamp());
 	wahook_close_store(&store);
 }
 
@@ -324,7 +342,7 @@ wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us)
 	{
 		wahook_expire_claim(&store.conversations.rows, &conversation, now);
 		wahook_write_lock(&store, &conversation, lock_id, now, now + lease_us, (Datum) 0);
-		wahook_park(&store, id, "default", now + lease_us);
+		wahook_add_lease(&store.leases, now + lease_us, lock_id, "default", id, 1);
 	}
 	wahook_close_store(&store);
 	return taken;
@@ -369,7 +387,7 @@ wahook_release_conversation_lock(PG_FUNCTION_ARGS)
 	wahook_open_store(&store);
 	held = wahook_try_hold(&store.conversations.rows, id, PG_GETARG_UUID_P(1), &conversation);
 	if (held)
-		wahook_unlock(&store, id, GetCurrentTimestamp());
+		wahook_release(&store, &conversation, GetCurrentTimestamp());
 	wahook_close_store(&store);
 	wahook_end();
 	PG_RETURN_BOOL(held);

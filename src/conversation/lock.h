@@ -40,11 +40,17 @@ typedef struct wahook_Store
 {
 	wahook_Table conversations;
 	wahook_Table inbox;
+	wahook_Table leases;
 	wahook_Table queue;
+	bool queue_is_open;
+	MemoryContext context;
 } wahook_Store;
 
 extern void wahook_open_store(wahook_Store *store);
 extern void wahook_close_store(wahook_Store *store);
+
+/* The queue, which most calls find nothing to do in: opened when it is first asked for. */
+extern wahook_Table *wahook_queue_of(wahook_Store *store);
 
 /* For look-ups and row locks alone. */
 extern void wahook_open_conversations(wahook_RowReader *rows);
@@ -76,12 +82,19 @@ extern void wahook_write_lock(wahook_Store *store, const wahook_Conversation *co
 /* Takes the lock off the conversation that was row-locked last, and queues what waits in it. */
 extern void wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now);
 
-/* Makes due_at the time to look at the conversation next. */
-extern void wahook_park(wahook_Store *store, const pg_uuid_t *id, const char *service,
-						TimestampTz due_at);
+/* The same for its holder, who had found it with wahook_hold(): the end of its lease is forgotten. */
+extern void wahook_release(wahook_Store *store, const wahook_Conversation *conversation,
+						   TimestampTz now);
 
-/* Puts the conversation in the queue where messages wait in it, else out of it. */
+/* Queues the conversation where messages wait in it. */
 extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *id);
+
+/*
+ * Takes the conversation's queue rows of a service (text) and time out of the queue. One that
+ * another transaction has locked is left: it is looked at once more than needed.
+ */
+extern void wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service,
+						   TimestampTz due_at);
 
 /* For other rooms, a conversation at a time: as above, with a store of their own. */
 extern void wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,

@@ -13,27 +13,51 @@
 
 PG_FUNCTION_INFO_V1(wahook_receive_and_claim_webhook);
 
+static int
+compare_uuids(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(pg_uuid_t));
+}
+
+/* Claims the conversations of what was received, and notes which messages were claimed with them. */
+static void
+claim_received(const wahook_ClaimRequest *request, wahook_Intake *intake, ReturnSetInfo *result)
+{
+	pg_uuid_t *ids = palloc_array(pg_uuid_t, Max(intake->n, 1));
+	bool *claimed = palloc_array(bool, Max(intake->n, 1));
+	int n = 0;
+	int nclaimed = 0;
+
+	for (int i = 0; i < intake->n; i++)
+		if (intake->outcomes[i].has_conversation)
+			ids[n++] = intake->outcomes[i].conversation_id;
+	wahook_claim_these(request, ids, claimed, n, intake->now, result);
+	for (int i = 0; i < n; i++)
+		if (claimed[i])
+			ids[nclaimed++] = ids[i];
+	qsort(ids, nclaimed, sizeof(pg_uuid_t), compare_uuids);
+	for (int i = 0; i < intake->n; i++)
+		intake->outcomes[i].claimed = bsearch(&intake->outcomes[i].conversation_id, ids, nclaimed,
+											  sizeof(pg_uuid_t), compare_uuids) != NULL;
+}
+
 /*
  * receive_and_claim_webhook(p_body, p_signature, p_correlation_id, p_lock_id) → setof claim:
- * receives, and claims the conversations of its messages where they are free.
+ * receives, and claims the conversations of its messages where they are free. Only the others go to
+ * the queue.
  */
 Datum
 wahook_receive_and_claim_webhook(PG_FUNCTION_ARGS)
 {
 	wahook_ClaimRequest request;
 	wahook_Intake intake;
-	pg_uuid_t *ids;
-	int n = 0;
 
 	wahook_read_claim_request(fcinfo, 3, -1, &request);
 	InitMaterializedSRF(fcinfo, 0);
 	wahook_begin(fcinfo);
 	wahook_take_in(fcinfo, &intake);
-	ids = palloc_array(pg_uuid_t, Max(intake.n, 1));
-	for (int i = 0; i < intake.n; i++)
-		if (intake.outcomes[i].has_conversation)
-			ids[n++] = intake.outcomes[i].conversation_id;
-	wahook_claim_these(&request, ids, n, (ReturnSetInfo *) fcinfo->resultinfo);
+	claim_received(&request, &intake, (ReturnSetInfo *) fcinfo->resultinfo);
+	wahook_queue_messages(&intake);
 	wahook_end();
 	return (Datum) 0;
 }

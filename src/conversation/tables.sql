@@ -76,21 +76,32 @@ COMMENT ON COLUMN @extschema@.webhook_inbox.losses IS 'claims whose holder vanis
 COMMENT ON COLUMN @extschema@.webhook_inbox.user_id IS
 	'set when this message changed what is known of the sender; the claim writes it to the conversation';
 
--- Its order means nothing, but for queue rows of the same time.
+-- Its values mean nothing: a conversation may be queued twice for the same time.
 CREATE SEQUENCE @extschema@.webhook_conversation_queue_seq CACHE 32;
 CREATE TABLE @extschema@.webhook_conversation_queue (
 	conversation_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_conversation_queue_seq'),
 	service text NOT NULL DEFAULT 'default',
 	due_at timestamptz NOT NULL,
-	PRIMARY KEY (conversation_id, seq)
+	PRIMARY KEY (service, due_at, conversation_id, seq)
 );
 ALTER SEQUENCE @extschema@.webhook_conversation_queue_seq
 	OWNED BY @extschema@.webhook_conversation_queue.seq;
-CREATE INDEX webhook_conversation_queue_due_idx
-	ON @extschema@.webhook_conversation_queue (service, due_at, seq);
 COMMENT ON TABLE @extschema@.webhook_conversation_queue IS
-	'when to look at a conversation next: a conversation with waiting messages since they came, a locked one when its lease ends';
+	'since when conversations have had messages for a service that nobody has claimed';
+
+CREATE TABLE @extschema@.webhook_leases (
+	expires_at timestamptz NOT NULL,
+	conversation_id uuid NOT NULL,
+	lock_id uuid NOT NULL,
+	service text NOT NULL DEFAULT 'default',
+	others uuid[],
+	PRIMARY KEY (expires_at, conversation_id)
+);
+COMMENT ON TABLE @extschema@.webhook_leases IS
+	'when to look at the conversations of a claim again, should nobody have released them';
+COMMENT ON COLUMN @extschema@.webhook_leases.others IS
+	'further conversations that were locked in the same claim';
 
 CREATE TABLE @extschema@.conversation_state_transitions (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),

@@ -24,8 +24,9 @@ BEGIN
 			-- What the former holder had claimed is not the new one's to complete.
 			claimed_messages = CASE WHEN locked_by = OLD.locked_by THEN claimed_messages END
 		WHERE id = NEW.id;
-	INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)
-		VALUES (NEW.id, lease_end);
+	INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
+		VALUES (lease_end, NEW.id, NEW.locked_by)
+		ON CONFLICT (expires_at, conversation_id) DO UPDATE SET lock_id = excluded.lock_id;
 	RETURN NULL;
 END
 $$;

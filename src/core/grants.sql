@@ -35,6 +35,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('table', 'webhook_identities', NULL, NULL, 'SELECT'),
 		('table', 'webhook_inbox', NULL, NULL, 'SELECT'),
 		('table', 'webhook_conversation_queue', NULL, NULL, 'SELECT'),
+		('table', 'webhook_leases', NULL, NULL, 'SELECT'),
 		('table', 'webhook_rate_limits', NULL, NULL, 'SELECT, DELETE'),
 
 		('view', 'wa_dead_letter_queue', 'SELECT, INSERT, UPDATE, DELETE', NULL, 'SELECT, INSERT, UPDATE, DELETE'),

@@ -102,6 +102,17 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 	return state;
 }
 
+bool
+wahook_fetch_row(wahook_RowReader *reader, const ItemPointerData *tid)
+{
+	SnapshotData dirty;
+	ItemPointerData at = *tid;
+
+	InitDirtySnapshot(dirty);
+	return table_tuple_fetch_row_version(reader->heap, &at, &dirty, reader->slot) &&
+		   !TransactionIdIsValid(dirty.xmin) && !TransactionIdIsValid(dirty.xmax);
+}
+
 static bool
 try_lock(wahook_RowReader *reader, LockTupleMode mode)
 {

@@ -32,6 +32,9 @@ typedef struct wahook_RowReader
 extern void wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index,
 							 LOCKMODE lockmode);
 extern wahook_RowState wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys);
+
+/* Fetches a row by its place. False unless it is steady. */
+extern bool wahook_fetch_row(wahook_RowReader *reader, const ItemPointerData *tid);
 extern bool wahook_try_lock_row(wahook_RowReader *reader);
 extern bool wahook_try_lock_row_to_delete(wahook_RowReader *reader);
 extern void wahook_close_rows(wahook_RowReader *reader);

@@ -53,6 +53,16 @@ enum
 
 enum
 {
+	Anum_lease_expires_at = 1,
+	Anum_lease_conversation_id = 2,
+	Anum_lease_lock_id = 3,
+	Anum_lease_service = 4,
+	Anum_lease_others = 5,
+	Natts_lease = 5
+};
+
+enum
+{
 	Anum_message_id = 1,
 	Anum_message_whatsapp_message_id = 2,
 	Anum_message_correlation_id = 3,

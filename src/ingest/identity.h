@@ -59,8 +59,9 @@ extern bool wahook_creating_conversations;
 
 /*
  * Creates a conversation that messages were received into while another transaction was creating
- * it, which then rolled back. Leaves it to another transaction that is doing the same.
+ * it, which then rolled back. Leaves it to another transaction that is doing the same. False when
+ * there is nothing to create it for: no message waits in it.
  */
-extern void wahook_create_joined_conversation(const pg_uuid_t *id);
+extern bool wahook_create_joined_conversation(const pg_uuid_t *id);
 
 #endif

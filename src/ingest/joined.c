@@ -50,15 +50,6 @@ static wahook_Plan adopt_plan =
 	 2,
 	 {UUIDOID, UUIDOID}};
 
-/* There is nothing to look at in a conversation that neither exists nor has messages. */
-static wahook_Plan forget_plan =
-	{"DELETE FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
-	 "SELECT ctid FROM @extschema@.webhook_conversation_queue WHERE conversation_id = $1"
-	 " FOR UPDATE SKIP LOCKED))"
-	 " AND NOT EXISTS (SELECT FROM @extschema@.webhook_inbox WHERE conversation_id = $1)",
-	 1,
-	 {UUIDOID}};
-
 PG_FUNCTION_INFO_V1(wahook_register_identities);
 
 /*
@@ -110,7 +101,7 @@ follow_names(const char *scope, const char *const *names, int n, pg_uuid_t *id)
  * Creates the conversation, unless its user has got another one meanwhile: then its messages are
  * moved there. While another transaction is creating that, nothing is done yet.
  */
-void
+bool
 wahook_create_joined_conversation(const pg_uuid_t *id)
 {
 	pg_uuid_t other;
@@ -122,12 +113,9 @@ wahook_create_joined_conversation(const pg_uuid_t *id)
 	bool isnull;
 
 	if (wahook_execute(&joined_plan, values, NULL) == 0)
-	{
-		wahook_execute(&forget_plan, values, NULL);
-		return;
-	}
+		return false;
 	if (!DatumGetBool(wahook_result(0, 4, &isnull)))
-		return;
+		return true;
 	sender.user_id = wahook_result_text(0, 1);
 	sender.phone = wahook_result_text(0, 2);
 	sender.phone_number_id = wahook_result_text(0, 3);
@@ -138,16 +126,16 @@ wahook_create_joined_conversation(const pg_uuid_t *id)
 	scope = sender.phone_number_id ? sender.phone_number_id : "";
 	state = follow_names(scope, names, 2, &other);
 	if (state == WAHOOK_ROW_ARRIVING)
-		return;
+		return true;
 	if (state != WAHOOK_ROW_NONE && memcmp(&other, id, sizeof(pg_uuid_t)) != 0)
 	{
 		if (wahook_execute(&adopt_plan, values, NULL) > 0)
 			wahook_note_work(WAHOOK_WORK_DELIVER);
-		wahook_execute(&forget_plan, values, NULL);
-		return;
+		return true;
 	}
 	add_free_names(id, scope, names, 2);
 	wahook_create_conversations(list_make1(&sender));
+	return true;
 }
 
 /* Trigger: a conversation that is inserted directly is found by the names in its row. */

@@ -1,5 +1,5 @@
 /*
- * The queue of conversations: when to look at each next.
+ * The queue of conversations in which messages wait.
  */
 #include "ingest/queue.h"
 
@@ -7,6 +7,12 @@
 
 #include "core/tables.h"
 #include "core/wake.h"
+
+void
+wahook_open_queue(wahook_Table *queue)
+{
+	wahook_open_table(queue, "webhook_conversation_queue", "webhook_conversation_queue_pkey");
+}
 
 void
 wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,

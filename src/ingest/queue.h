@@ -1,5 +1,5 @@
 /*
- * The queue of conversations: when to look at each next.
+ * The queue of conversations in which messages wait.
  */
 #ifndef WAHOOK_QUEUE_H
 #define WAHOOK_QUEUE_H
@@ -10,6 +10,8 @@
 #include "utils/uuid.h"
 
 #include "core/table.h"
+
+extern void wahook_open_queue(wahook_Table *queue);
 
 /* Adds a row: look at the conversation at due_at. service: text. */
 extern void wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,

@@ -97,6 +97,7 @@ wahook_receive_webhook(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	wahook_begin(fcinfo);
 	wahook_take_in(fcinfo, &intake);
+	wahook_queue_messages(&intake);
 	for (int i = 0; i < intake.n; i++)
 	{
 		const wahook_Outcome *outcome = &intake.outcomes[i];

@@ -12,7 +12,8 @@
 
 /*
  * Verifies and stores the delivery in the arguments p_body, p_signature, p_correlation_id. What
- * *intake points to is in the current memory context. Errors: WH001, WH006, WH007, WH008.
+ * *intake points to is in the current memory context. wahook_queue_messages() must follow in the same
+ * transaction: no message may wait where nobody looks. Errors: WH001, WH006, WH007, WH008.
  */
 extern void wahook_take_in(FunctionCallInfo fcinfo, wahook_Intake *intake);
 

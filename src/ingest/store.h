@@ -21,6 +21,7 @@ typedef struct wahook_Outcome
 	pg_uuid_t conversation_id;
 	const struct wahook_Outcome *repeats; /* below: of messages; null: the first in its delivery */
 	bool announce;
+	bool claimed; /* with its conversation, in the same call */
 	pg_uuid_t message_id;
 	Datum payload;
 } wahook_Outcome;
@@ -34,6 +35,10 @@ typedef struct wahook_Intake
 } wahook_Intake;
 
 extern void wahook_store_messages(wahook_Intake *intake);
+
+/* Queues the conversations of the accepted messages, but for those that were claimed. */
+extern void wahook_queue_messages(const wahook_Intake *intake);
+
 extern void wahook_store_statuses(wahook_Intake *intake);
 extern void wahook_store_notices(wahook_Intake *intake);
 extern void wahook_store_unreadable(wahook_Intake *intake);

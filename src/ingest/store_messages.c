@@ -267,21 +267,25 @@ compare_uuids(const void *a, const void *b)
 }
 
 /* A queue row for each conversation that got a message; it commits together with the message. */
-static void
-queue_conversations(wahook_Intake *intake, wahook_Outcome **messages, int n)
+void
+wahook_queue_messages(const wahook_Intake *intake)
 {
-	pg_uuid_t *ids = palloc_array(pg_uuid_t, n);
+	pg_uuid_t *ids = palloc_array(pg_uuid_t, Max(intake->n, 1));
 	Datum service = CStringGetTextDatum("default");
 	wahook_Table queue;
 	int nids = 0;
 
-	for (int i = 0; i < n; i++)
-		if (is_accepted(messages[i]))
-			ids[nids++] = messages[i]->conversation_id;
+	for (int i = 0; i < intake->n; i++)
+	{
+		const wahook_Outcome *outcome = &intake->outcomes[i];
+
+		if (outcome->update->class == WAHOOK_MESSAGE && is_accepted(outcome) && !outcome->claimed)
+			ids[nids++] = outcome->conversation_id;
+	}
 	if (nids == 0)
 		return;
 	qsort(ids, nids, sizeof(pg_uuid_t), compare_uuids);
-	wahook_open_table(&queue, "webhook_conversation_queue", "webhook_conversation_queue_pkey");
+	wahook_open_queue(&queue);
 	for (int i = 0; i < nids; i++)
 		if (i == 0 || compare_uuids(&ids[i - 1], &ids[i]) != 0)
 			wahook_queue_conversation(&queue, &ids[i], service, intake->now);
@@ -347,7 +351,6 @@ wahook_store_messages(wahook_Intake *intake)
 	{
 		accept(intake, messages, nnew);
 		enqueue(intake, messages, nnew);
-		queue_conversations(intake, messages, nnew);
 	}
 	name_repeated(&messages[nnew], n - nnew);
 	log_duplicates(intake, messages, n);

@@ -230,16 +230,16 @@ CREATE FUNCTION stress.problems() RETURNS SETOF text LANGUAGE sql AS $$
 			WHEN d.resolution_status = 'retrying' THEN waits = (d.retry_lease_until IS NULL)::integer
 			ELSE waits = 0 AND d.resolution_status IN ('pending', 'failed') END
 	UNION ALL
-	SELECT format('%s waits in %s, which no queue row tells of by %s', m.whatsapp_message_id, i.conversation_id,
-			CASE WHEN c.locked_by IS NULL THEN clock_timestamp() ELSE c.lock_expires_at END)
+	SELECT format('%s waits in %s, which is free and not in the queue', m.whatsapp_message_id, i.conversation_id)
 		FROM webhook_inbox i LEFT JOIN processed_webhook_messages m ON m.id = i.message_id
 		LEFT JOIN webhook_conversations c ON c.id = i.conversation_id
-		WHERE NOT EXISTS (SELECT FROM webhook_conversation_queue q WHERE q.conversation_id = i.conversation_id
-			AND q.due_at <= CASE WHEN c.locked_by IS NULL THEN clock_timestamp() ELSE greatest(c.lock_expires_at, clock_timestamp()) END)
+		WHERE c.locked_by IS NULL AND NOT EXISTS (SELECT FROM webhook_conversation_queue q
+			WHERE q.conversation_id = i.conversation_id AND q.due_at <= clock_timestamp())
 	UNION ALL
-	SELECT format('%s is locked, which no queue row tells of', c.id) FROM webhook_conversations c
-		WHERE c.locked_by IS NOT NULL AND NOT EXISTS (SELECT FROM webhook_conversation_queue q WHERE q.conversation_id = c.id
-			AND q.due_at <= greatest(c.lock_expires_at, clock_timestamp()))
+	SELECT format('%s is locked, which no lease tells of', c.id) FROM webhook_conversations c
+		WHERE c.locked_by IS NOT NULL AND NOT EXISTS (SELECT FROM webhook_leases l
+			WHERE c.id = ANY (l.conversation_id || l.others) AND l.lock_id = c.locked_by
+			AND l.expires_at <= greatest(c.lock_expires_at, clock_timestamp()))
 	UNION ALL
 	SELECT format('%s was handed over under token %s twice', conversation_id, lock_token)
 		FROM stress.handed GROUP BY conversation_id, lock_token HAVING count(DISTINCT lock_id) > 1
@@ -280,6 +280,6 @@ CREATE FUNCTION stress.left_over() RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT 'message ' || whatsapp_message_id FROM processed_webhook_messages WHERE processed_at IS NULL
 	UNION ALL SELECT 'inbox ' || i::text FROM webhook_inbox i
 	UNION ALL SELECT 'entry ' || d::text FROM webhook_dlq d WHERE resolution_status <> 'resolved'
-	UNION ALL SELECT 'queue ' || q::text FROM webhook_conversation_queue q WHERE due_at <= clock_timestamp() OR
-		EXISTS (SELECT FROM webhook_inbox i WHERE i.conversation_id = q.conversation_id)
+	UNION ALL SELECT 'queue ' || q::text FROM webhook_conversation_queue q
+	UNION ALL SELECT 'lease ' || l::text FROM webhook_leases l WHERE expires_at <= clock_timestamp()
 $$;

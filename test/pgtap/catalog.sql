@@ -69,7 +69,7 @@ SELECT is_empty($$ SELECT relname FROM relations WHERE relkind = 'r'
 		-- go with their conversation
 		AND relname NOT IN ('webhook_identities', 'agent_contexts')
 		-- emptied by processing
-		AND relname NOT IN ('webhook_inbox', 'webhook_conversation_queue')
+		AND relname NOT IN ('webhook_inbox', 'webhook_conversation_queue', 'webhook_leases')
 		-- configuration
 		AND relname NOT IN ('webhook_services', 'webhook_service_secrets', 'webhook_routes', 'webhook_feature_flags',
 			'webhook_agents', 'webhook_rate_limit_buckets') $$,

@@ -1,0 +1,321 @@
+/*
+ * Taking a conversation: its lock, and its waiting messages as they are handed over.
+ *
+ * A conversation is looked at without waiting: one that is being changed is left to whoever comes
+ * next, a free one is row-locked. Only after the row lock, in a snapshot taken after it, are its
+ * waiting messages read: what the former holder completed is gone by then, so no message is handed
+ * over twice.
+ */
+#include "conversation/take.h"
+
+#include "access/genam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "conversation/expire.h"
+#include "conversation/message.h"
+#include "conversation/state.h"
+#include "core/compat.h"
+#include "core/event.h"
+#include "core/plan.h"
+#include "core/settings.h"
+#include "core/tables.h"
+#include "ingest/identity.h"
+
+/* The messages of one conversation that are being claimed. */
+typedef struct Batch
+{
+	char *service; /* of all of them; null: there are none */
+	ArrayBuildState *seqs;
+	TimestampTz *since; /* when they came, each time once where they came together */
+	int nsince;
+	JsonbParseState *json;
+	Datum user_id; /* where a message changed what is known of the user, else 0 */
+	Datum whatsapp_phone;
+} Batch;
+
+static wahook_Plan reopen_plan =
+	{"UPDATE @extschema@.webhook_conversations SET status = 'active' WHERE id = $1", 1, {UUIDOID}};
+
+static wahook_Plan new_identity_plan =
+	{"UPDATE @extschema@.webhook_conversations SET user_id = coalesce($2, user_id),"
+	 " whatsapp_phone = coalesce($3, whatsapp_phone) WHERE id = $1",
+	 3,
+	 {UUIDOID, TEXTOID, TEXTOID}};
+
+/*
+ * Finds the message of the inbox row in the slot, and copies it: what is built of it outlives the
+ * slot. False when it was deleted by hand.
+ */
+static bool
+find_message(wahook_Claim *claim, Snapshot snapshot, wahook_Message *message)
+{
+	TupleTableSlot *waiting = claim->store.inbox.rows.slot;
+	TupleTableSlot *slot = claim->messages.slot;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	bool found;
+	bool isnull;
+	Datum value;
+
+	ScanKeyInit(&key, Anum_message_id, BTEqualStrategyNumber, F_UUID_EQ,
+				slot_getattr(waiting, Anum_inbox_message_id, &isnull));
+	scan = wahook_begin_scan(&claim->messages, snapshot, &key, 1);
+	found = wahook_next_row(&claim->messages, scan);
+	index_endscan(scan);
+	if (!found)
+		return false;
+
+	message->attempt = DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) +
+					   DatumGetInt32(slot_getattr(waiting, Anum_inbox_losses, &isnull)) + 1;
+	message->whatsapp_message_id =
+		DatumGetTextPCopy(slot_getattr(slot, Anum_message_whatsapp_message_id, &isnull));
+	message->correlation_id =
+		DatumGetUUIDP(slot_getattr(slot, Anum_message_correlation_id, &isnull));
+	message->received_at =
+		DatumGetTimestampTz(slot_getattr(slot, Anum_message_received_at, &isnull));
+	value = slot_getattr(slot, Anum_message_kind, &isnull);
+	message->kind = isnull ? NULL : DatumGetTextPCopy(value);
+	value = slot_getattr(slot, Anum_message_payload, &isnull);
+	message->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
+	return true;
+}
+
+static Datum
+copy_text(TupleTableSlot *slot, int attnum, Datum otherwise)
+{
+	bool isnull;
+	Datum value = slot_getattr(slot, attnum, &isnull);
+
+	return isnull ? otherwise : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/* Reads the messages at the head of a conversation's inbox, as many as are for one service. */
+static void
+take_messages(wahook_Claim *claim, const pg_uuid_t *id, Batch *batch)
+{
+	wahook_RowReader *inbox = &claim->store.inbox.rows;
+	const char *wanted = claim->request->service;
+	ScanKeyData key;
+	IndexScanDesc scan;
+
+	memset(batch, 0, sizeof(*batch));
+	batch->since = palloc_array(TimestampTz, wahook_claim_max_messages);
+	pushJsonbValue(&batch->json, WJB_BEGIN_ARRAY, NULL);
+	ScanKeyInit(&key, Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), &key, 1);
+	for (int n = 0; n < wahook_claim_max_messages && wahook_next_row(inbox, scan); n++)
+	{
+		bool isnull;
+		char *service = TextDatumGetCString(slot_getattr(inbox->slot, Anum_inbox_service, &isnull));
+		wahook_Message message;
+		TimestampTz since;
+
+		if (batch->service == NULL && (wanted == NULL || strcmp(wanted, service) == 0))
+			batch->service = service;
+		if (batch->service == NULL || strcmp(batch->service, service) != 0)
+			break;
+		since = DatumGetTimestampTz(slot_getattr(inbox->slot, Anum_inbox_enqueued_at, &isnull));
+		if (batch->nsince == 0 || batch->since[batch->nsince - 1] != since)
+			batch->since[batch->nsince++] = since;
+		batch->seqs =
+			accumArrayResult(batch->seqs, slot_getattr(inbox->slot, Anum_inbox_seq, &isnull), false,
+							 INT8OID, CurrentMemoryContext);
+		batch->user_id = copy_text(inbox->slot, Anum_inbox_user_id, batch->user_id);
+		batch->whatsapp_phone =
+			copy_text(inbox->slot, Anum_inbox_whatsapp_phone, batch->whatsapp_phone);
+
+		/* One whose message is gone is claimed all the same: completing clears it away. */
+		if (find_message(claim, GetActiveSnapshot(), &message))
+			wahook_push_message(&batch->json, &message);
+	}
+	index_endscan(scan);
+	PopActiveSnapshot();
+}
+
+/* What a message, or being claimed at all, changes about a conversation besides its lock. Rare. */
+static void
+update_conversation(wahook_Claim *claim, wahook_Conversation *conversation, const Batch *batch)
+{
+	Datum values[] = {UUIDPGetDatum(&conversation->id), batch->user_id, batch->whatsapp_phone};
+	const char nulls[] = {' ', batch->user_id ? ' ' : 'n', batch->whatsapp_phone ? ' ' : 'n', '\0'};
+	bool over = strcmp(conversation->status, "completed") == 0 ||
+				strcmp(conversation->status, "timeout") == 0 ||
+				strcmp(conversation->status, "error") == 0;
+
+	if (batch->user_id || batch->whatsapp_phone)
+		wahook_execute(&new_identity_plan, values, nulls);
+	if (over)
+		wahook_execute_transition(&reopen_plan, values, "message claimed");
+	if (over || batch->user_id || batch->whatsapp_phone)
+	{
+		CommandCounterIncrement();
+		(void) wahook_peek_conversation(&claim->store.conversations.rows, &conversation->id,
+										conversation);
+	}
+}
+
+static void
+return_claim(wahook_Claim *claim, const wahook_Conversation *conversation, Batch *batch)
+{
+	Datum values[10];
+	bool nulls[10] = {false};
+
+	values[0] = UUIDPGetDatum(&conversation->id);
+	values[1] = UUIDPGetDatum(&claim->request->lock_id);
+	values[2] = Int64GetDatum(conversation->lock_token + 1);
+	values[3] = TimestampTzGetDatum(claim->expires_at);
+	values[4] = CStringGetTextDatum(conversation->user_id);
+	values[5] = conversation->whatsapp_phone;
+	nulls[5] = conversation->whatsapp_phone == (Datum) 0;
+	values[6] = conversation->agent_type;
+	nulls[6] = conversation->agent_type == (Datum) 0;
+	values[7] = CStringGetTextDatum(batch->service);
+	values[8] = conversation->context;
+	values[9] =
+		JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&batch->json, WJB_END_ARRAY, NULL)));
+	tuplestore_putvalues(claim->result->setResult, claim->result->setDesc, values, nulls);
+}
+
+static void
+log_claim(const wahook_Claim *claim, const pg_uuid_t *id)
+{
+	wahook_Event event;
+
+	wahook_event_begin(&event, "CONVERSATION_LOCK_ACQUIRED", false);
+	wahook_event_uuid(&event, "conversation_id", id);
+	wahook_event_uuid(&event, "lock_id", &claim->request->lock_id);
+	wahook_event_end(&event);
+}
+
+/* One row tells when the leases of all that was claimed for a service end. */
+static void
+write_leases(wahook_Claim *claim)
+{
+	if (claim->nleased > 0)
+		wahook_add_lease(&claim->store.leases, claim->expires_at, &claim->request->lock_id,
+						 claim->leased_service, claim->leased, claim->nleased);
+	claim->nleased = 0;
+}
+
+static void
+note_lease(wahook_Claim *claim, const pg_uuid_t *id, const char *service)
+{
+	if (claim->nleased == WAHOOK_MAX_LEASED ||
+		(claim->nleased > 0 && strcmp(claim->leased_service, service) != 0))
+		write_leases(claim);
+	if (claim->leased_service == NULL || strcmp(claim->leased_service, service) != 0)
+		claim->leased_service = MemoryContextStrdup(claim->context, service);
+	claim->leased[claim->nleased++] = *id;
+}
+
+/* Takes what tells of the messages that have been claimed out of the queue. */
+static void
+unqueue_messages(wahook_Claim *claim, const pg_uuid_t *id, const Batch *batch)
+{
+	Datum service = (Datum) 0;
+
+	for (int i = 0; i < batch->nsince; i++)
+	{
+		if (batch->since[i] == claim->queued_for)
+			continue;
+		if (service == (Datum) 0)
+			service = CStringGetTextDatum(batch->service);
+		wahook_unqueue(&claim->store, id, service, batch->since[i]);
+	}
+}
+
+/* Looks at a conversation, and claims it where it is free and has messages for us. */
+static wahook_Look
+claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, wahook_Conversation *conversation)
+{
+	wahook_RowReader *rows = &claim->store.conversations.rows;
+	wahook_RowState state = wahook_peek_conversation(rows, id, conversation);
+	Batch batch;
+
+	if (state == WAHOOK_ROW_NONE)
+	{
+		if (!wahook_create_joined_conversation(id))
+			return WAHOOK_EMPTY;
+		CommandCounterIncrement();
+		state = wahook_peek_conversation(rows, id, conversation);
+	}
+	if (state != WAHOOK_ROW_STEADY)
+		return WAHOOK_BUSY;
+	if (!wahook_lock_is_free(conversation, claim->now))
+		return WAHOOK_HELD;
+	if (!wahook_try_lock_row(rows))
+		return WAHOOK_BUSY;
+
+	wahook_expire_claim(rows, conversation, claim->now);
+	take_messages(claim, id, &batch);
+	if (batch.service == NULL)
+	{
+		/* What an expired lock had claimed has been counted as lost: the lock goes with it. */
+		if (conversation->locked)
+			wahook_unlock(&claim->store, id, claim->now);
+		else
+			wahook_requeue(&claim->store, id);
+		return WAHOOK_EMPTY;
+	}
+	update_conversation(claim, conversation, &batch);
+	wahook_write_lock(&claim->store, conversation, &claim->request->lock_id, claim->now,
+					  claim->expires_at, makeArrayResult(batch.seqs, CurrentMemoryContext));
+	unqueue_messages(claim, id, &batch);
+	note_lease(claim, id, batch.service);
+	return_claim(claim, conversation, &batch);
+	log_claim(claim, id);
+	claim->n++;
+	return WAHOOK_CLAIMED;
+}
+
+/* In memory that is freed with it. */
+wahook_Look
+wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, pg_uuid_t *holder, TimestampTz *until)
+{
+	MemoryContext own =
+		AllocSetContextCreate(CurrentMemoryContext, "wahook claim", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(own);
+	wahook_Conversation conversation;
+	wahook_Look look = claim_conversation(claim, id, &conversation);
+
+	*holder = conversation.locked_by;
+	*until = conversation.lock_expires_at;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(own);
+	return look;
+}
+
+void
+wahook_begin_claim(wahook_Claim *claim, const wahook_ClaimRequest *request, ReturnSetInfo *result)
+{
+	CommandCounterIncrement();
+	memset(claim, 0, offsetof(wahook_Claim, leased));
+	claim->context = CurrentMemoryContext;
+	claim->request = request;
+	claim->result = result;
+	claim->now = GetCurrentTimestamp();
+	claim->expires_at = claim->now + request->lease_us;
+	claim->queued_for = DT_NOBEGIN;
+	wahook_open_store(&claim->store);
+	wahook_open_rows(&claim->messages, "processed_webhook_messages",
+					 "processed_webhook_messages_pkey", AccessShareLock);
+}
+
+void
+wahook_end_claim(wahook_Claim *claim)
+{
+	write_leases(claim);
+	wahook_close_rows(&claim->messages);
+	wahook_close_store(&claim->store);
+}
