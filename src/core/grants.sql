@@ -136,7 +136,7 @@ CREATE FUNCTION @extschema@.webhook_level_privileges(p_level text)
 		WHERE p_level IN ('service', 'admin', 'personal_data')
 	UNION ALL
 	SELECT CASE p.kind WHEN 'function' THEN 'FUNCTION' ELSE 'TABLE' END,
-			format('@extschema@.%I', p.object_name), l.privileges
+			'@extschema@.' || quote_ident(p.object_name), l.privileges
 		FROM @extschema@.webhook_privileges() p, LATERAL (SELECT CASE p_level
 			WHEN 'service' THEN p.service WHEN 'monitor' THEN p.monitor WHEN 'admin' THEN p.admin END) l(privileges)
 		WHERE l.privileges IS NOT NULL
@@ -188,7 +188,7 @@ DECLARE
 	v_object record;
 BEGIN
 	PERFORM @extschema@.webhook_check_grantor(p_role, p_level);
-	EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', p_role);
+	EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', '@extschema@', p_role);
 	FOR v_object IN SELECT * FROM @extschema@.webhook_level_privileges(p_level) LOOP
 		EXECUTE format('GRANT %s ON %s %s TO %s', v_object.privileges, v_object.kind, v_object.name, p_role);
 	END LOOP;

@@ -82,9 +82,9 @@ CREATE FUNCTION @extschema@.webhook_delete_old(
 DECLARE
 	v_deleted bigint;
 BEGIN
-	EXECUTE format('DELETE FROM @extschema@.%1$I WHERE ctid = ANY (ARRAY('
-			'SELECT ctid FROM @extschema@.%1$I WHERE %2$s ORDER BY %3$s LIMIT $4 FOR UPDATE SKIP LOCKED))',
-			p_table, p_old_rows, p_order_by)
+	EXECUTE format('DELETE FROM %1$s WHERE ctid = ANY (ARRAY('
+			'SELECT ctid FROM %1$s WHERE %2$s ORDER BY %3$s LIMIT $4 FOR UPDATE SKIP LOCKED))',
+			'@extschema@.' || quote_ident(p_table), p_old_rows, p_order_by)
 		USING p_before, @extschema@.webhook_uuid_floor(p_before),
 			@extschema@.webhook_uuid_floor(now() + interval '1 day'), p_limit;
 	GET DIAGNOSTICS v_deleted = ROW_COUNT;
@@ -101,14 +101,14 @@ CREATE FUNCTION @extschema@.webhook_sweep(p_table text, p_rows integer) RETURNS 
 	SET jit = off
 	AS $$
 DECLARE
-	v_pages bigint := pg_relation_size(format('@extschema@.%I', p_table)::regclass)
-		/ current_setting('block_size')::integer;
+	v_table text := '@extschema@.' || quote_ident(p_table);
+	v_pages bigint := pg_relation_size(v_table::regclass) / current_setting('block_size')::integer;
 	v_start tid := format('(%s,0)', floor(random() * v_pages))::tid;
 	v_rows tid[];
 BEGIN
 	EXECUTE format('SELECT ARRAY('
-			'(SELECT ctid FROM @extschema@.%1$I WHERE ctid >= $1 LIMIT $2) UNION ALL '
-			'(SELECT ctid FROM @extschema@.%1$I WHERE ctid < $1 LIMIT $2) LIMIT $2)', p_table)
+			'(SELECT ctid FROM %1$s WHERE ctid >= $1 LIMIT $2) UNION ALL '
+			'(SELECT ctid FROM %1$s WHERE ctid < $1 LIMIT $2) LIMIT $2)', v_table)
 		INTO v_rows USING v_start, p_rows;
 	RETURN v_rows;
 END
