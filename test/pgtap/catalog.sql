@@ -79,7 +79,7 @@ SELECT lives_ok(format('SELECT webhook_setting(%L)::interval', setting), format(
 
 -- Dumped.
 SELECT is_empty($$ SELECT name FROM relations
-	WHERE relkind IN ('r', 'S') AND relpersistence = 'p'
+	WHERE relkind IN ('r', 'p', 'm', 'S') AND relpersistence = 'p'
 		AND oid <> ALL ((SELECT extconfig FROM pg_extension WHERE extname = 'wahook')::oid[]) $$,
 	'every logged table and sequence is dumped');
 

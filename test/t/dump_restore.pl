@@ -2,14 +2,17 @@
 use strict;
 use warnings;
 
+use FindBin;
+use lib "$FindBin::Bin/../lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Wahook;
 
 my $node = PostgreSQL::Test::Cluster->new('dump_restore');
 $node->init;
 $node->start;
-$node->safe_psql('postgres', 'CREATE ROLE service; CREATE DATABASE restored');
+$node->safe_psql('postgres', 'CREATE ROLE service');
 $node->safe_psql('postgres', q{
 	CREATE SCHEMA hook;
 	CREATE EXTENSION wahook SCHEMA hook;
@@ -39,32 +42,85 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_dlq (payload, whatsapp_message_id, error, resolution_status, retry_count)
 		VALUES ('{}', 'wamid.3', 'boom', 'failed', 3), ('{}', 'wamid.4', 'boom', 'pending', 1);
 	INSERT INTO agent_contexts (conversation_id, agent_type) SELECT id, 'waiter' FROM webhook_conversations;
+	INSERT INTO agent_sessions (conversation_id, agent_type) SELECT id, 'waiter' FROM webhook_conversations;
+	INSERT INTO wa_workflow_recovery (conversation_id, workflow_type, recovery_action) VALUES ('1', 'x', 'y');
+	INSERT INTO user_sessions (phone_number) VALUES ('1');
+	INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at) SELECT id, 1, 'failed', now() FROM processed_webhook_messages;
+	INSERT INTO webhook_message_statuses (whatsapp_message_id, status, payload, correlation_id) VALUES ('wamid.out', 'read', '{}', gen_random_uuid());
+	INSERT INTO webhook_notices (content_hash, kind, payload, correlation_id) VALUES ('1', 'account_update', '{}', gen_random_uuid());
+	INSERT INTO webhook_quarantine (content_hash, reason, body, correlation_id) VALUES ('2', 'not JSON', 'x', gen_random_uuid());
 	SELECT check_rate_limit('1', 'x')});
 
-my $dump = $node->basedir . '/dump.sql';
-$node->command_ok(['pg_dump', '--no-sync', '-f', $dump, '-d', $node->connstr('postgres')], 'dumps');
-$node->command_ok(['psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr('restored')], 'restores');
-
-# Every logged table, row by row.
 my @tables = split /\n/, $node->safe_psql('postgres', q{
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'e'
 	WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'wahook')
 		AND d.classid = 'pg_class'::regclass AND c.relkind = 'r' AND c.relpersistence = 'p' ORDER BY 1});
 cmp_ok(scalar @tables, '>', 18, 'tables to compare');
-for my $table (@tables)
-{
-	# Untouched seeds are made anew, at another time.
-	my $rows = "SELECT r FROM (SELECT to_jsonb(t) AS r FROM $table t) t WHERE r -> 'from_extension' IS DISTINCT FROM 'true' ORDER BY r::text";
-	is($node->safe_psql('restored', $rows), $node->safe_psql('postgres', $rows), $table);
-}
-my $sequence = "SELECT nextval('hook.webhook_inbox_seq')";
-is($node->safe_psql('restored', $sequence), $node->safe_psql('postgres', $sequence), 'a sequence goes on');
+my @sequences = split /\n/, $node->safe_psql('postgres', q{
+	SELECT c.oid::regclass FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'e'
+	WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'wahook') AND c.relkind = 'S' ORDER BY 1});
 
-# The levels are there at once: a dump keeps the privileges, and the policies come with the extension.
-is($node->safe_psql('restored', 'SET ROLE service; SELECT count(*) FROM hook.webhook_conversations'), '2', 'the role sees its rows');
-is($node->safe_psql('restored', q{SELECT hook.webhook_levels_of('service')}), 'service', 'and has its level');
-$node->safe_psql('restored', q{SELECT hook.wahook_revoke('service', 'service')});
-isnt($node->psql('restored', 'SET ROLE service; SELECT count(*) FROM hook.webhook_conversations'), 0, 'until it is revoked');
+# Untouched seeds are made anew, at another time.
+sub rows
+{
+	my ($database) = @_;
+	my $queries = join ' UNION ALL ', (map {
+		"SELECT '$_', to_jsonb(t) AS r FROM $_ t WHERE to_jsonb(t) -> 'from_extension' IS DISTINCT FROM 'true'" } @tables),
+		map { "SELECT '$_', to_jsonb(ARRAY[last_value, is_called::integer]) FROM $_" } @sequences;
+	return $node->safe_psql($database, "SELECT * FROM ($queries) q ORDER BY 1, 2");
+}
+
+my $origin = rows('postgres');
+my $empty = join "\n", grep { my $t = $_; $origin !~ /^\Q$t\E\|/m } @tables;
+is($empty, '', 'every table has a row to lose');
+
+# restored DATABASE: it is as the origin was, and works.
+sub restored
+{
+	my ($database) = @_;
+	is(rows($database), $origin, "$database: every row and sequence");
+	# The levels are there at once: a dump keeps the privileges, and the policies come with the extension.
+	is($node->safe_psql($database, 'SET ROLE service; SELECT count(*) FROM hook.webhook_conversations'), '2', "$database: the role sees its rows");
+	is($node->safe_psql($database, q{SELECT hook.webhook_levels_of('service')}), 'service', "$database: it has its level");
+	is($node->safe_psql($database, q{SELECT string_agg(format('%s %s', polrelid::regclass, pg_get_expr(polqual, polrelid)), ' ' ORDER BY polrelid::regclass::text) FROM pg_policy}),
+		$node->safe_psql('postgres', q{SELECT string_agg(format('%s %s', polrelid::regclass, pg_get_expr(polqual, polrelid)), ' ' ORDER BY polrelid::regclass::text) FROM pg_policy}),
+		"$database: the policies");
+	my $message = delivery(message('wamid.new', '250788000003'));
+	is($node->safe_psql($database, qq{SET ROLE service; SET search_path = hook;
+		SELECT outcome FROM receive_webhook('$message');
+		SELECT outcome FROM receive_webhook('$message');
+		SELECT outcome FROM receive_webhook('} . delivery(message('wamid.2', '250788000002')) . q{');
+		SELECT jsonb_array_length(messages), complete_webhook_messages(conversation_id, lock_id) FROM claim_conversations()}),
+		"accepted\nduplicate\nduplicate\n1|1", "$database: it receives, knows what it has had, and hands out");
+	is($node->safe_psql($database, q{SELECT whatsapp_message_id FROM hook.webhook_dlq WHERE resolution_status = 'pending'}), 'wamid.4', "$database: the retry is still to come");
+}
+
+# By psql.
+my $dump = $node->basedir . '/dump';
+$node->command_ok([ 'pg_dump', '--no-sync', '-f', "$dump.sql", '-d', $node->connstr('postgres') ], 'dumps as a script');
+$node->safe_psql('postgres', 'CREATE DATABASE script');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.sql", $node->connstr('script') ], 'restores it');
+restored('script');
+
+# By pg_restore. Not by several jobs: pg_dump tells them nothing of the references between tables of an extension.
+$node->command_ok([ 'pg_dump', '--no-sync', '-Fc', '-f', "$dump.custom", '-d', $node->connstr('postgres') ], 'dumps in the custom format');
+$node->safe_psql('postgres', 'CREATE DATABASE archive');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('archive'), "$dump.custom" ], 'restores that');
+restored('archive');
+
+# The schema by a superuser, as the extension asks for one; then the rows by its owner, who is none, but may become the role that a handler
+# runs as.
+$node->safe_psql('postgres', 'CREATE ROLE keeper LOGIN SUPERUSER; GRANT service TO keeper; CREATE DATABASE owned OWNER keeper');
+my $owned = $node->connstr('owned') . ' user=keeper';
+$node->command_ok([ 'pg_restore', '--exit-on-error', '--schema-only', '--no-owner', '-d', $owned, "$dump.custom" ], 'restores the schema alone');
+is($node->safe_psql('owned', 'SELECT count(*) FROM hook.webhook_conversations'), '0', 'which brings no rows');
+$node->safe_psql('postgres', 'ALTER ROLE keeper NOSUPERUSER');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '--data-only', '-d', $owned, "$dump.custom" ], 'then the rows, by an owner who is not superuser');
+restored('owned');
+
+# What was granted is taken back as ever.
+$node->safe_psql('script', q{SELECT hook.wahook_revoke('service', 'service')});
+isnt($node->psql('script', 'SET ROLE service; SELECT count(*) FROM hook.webhook_conversations'), 0, 'a level that was restored can be revoked');
 
 $node->stop;
 done_testing();
