@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node delivery message await start_script finish_script);
+our @EXPORT = qw(new_node delivery message await account start_script finish_script);
 
 # A server that has wahook in the database postgres, in public. Settings are lines of postgresql.conf.
 sub new_node
@@ -55,6 +55,9 @@ sub await
 	}
 	BAIL_OUT("waited in vain: $what");
 }
+
+# A line of an account that test/run shows even though the test passes.
+sub account { diag("| $_[0]"); return }
 
 # Starts psql on a script of its own, beside the test. Through files, because nobody tends to its pipes meanwhile.
 sub start_script

@@ -1,0 +1,43 @@
+// What /metrics answers, made of what the monitoring functions and views tell.
+import type { Wahook } from "./wahook.ts";
+
+type Row = Record<string, unknown>;
+
+export async function collect(db: Wahook) {
+  const [stats, alerts, conversations, dead_letters] = await Promise.all([
+    db.stats(),
+    db.alerts(),
+    db.view("webhook_conversation_health"),
+    db.view("webhook_dlq_summary"),
+  ]);
+  return { stats, alerts, conversations, dead_letters };
+}
+
+const escape = (value: unknown) =>
+  String(value).replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
+
+/** A metric with a sample a row; the columns that are named become labels. */
+function metric(name: string, help: string, rows: Row[], value: string | number, labels: string[] = []): string {
+  const samples = rows.map((row) => {
+    const list = labels.map((label) => `${label}="${escape(row[label])}"`).join(",");
+    return `${name}${list && `{${list}}`} ${typeof value === "string" ? Number(row[value]) : value}\n`;
+  });
+  return `# HELP ${name} ${help}\n# TYPE ${name} gauge\n${samples.join("")}`;
+}
+
+/** The text that Prometheus reads. */
+export function prometheusText(all: Awaited<ReturnType<typeof collect>>): string {
+  const { stats, alerts, conversations, dead_letters } = all;
+  return [
+    ...stats.map((row) =>
+      metric(`wahook_${row.metric_name}`, `${row.metric_name}, ${row.unit}`, [{ ...row }], "value")
+    ),
+    metric("wahook_alert", "1 while the alert is raised", [...alerts.map((row) => ({ ...row }))], 1, [
+      "alert_type",
+      "severity",
+    ]),
+    metric("wahook_conversations", "conversations active in the last 24 hours", conversations, "count", ["status"]),
+    metric("wahook_conversations_locked", "those that are locked", conversations, "locked_count", ["status"]),
+    metric("wahook_dead_letters", "dead letters of the last 24 hours", dead_letters, "count", ["resolution_status"]),
+  ].join("");
+}

@@ -1,0 +1,285 @@
+# The edge function of doc/examples, served by Deno: Meta's side sends all payloads over HTTP, again and again, several at
+# a time and in any order, while the function is killed, the server crashes and is restarted, and messages fail. Every
+# message is processed once. Then what a caller can do wrong, what a handler can do wrong, and what an operator sees.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Digest::SHA qw(hmac_sha256);
+use Edge;
+use JSON::PP;
+use MIME::Base64;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Wahook;
+
+my $secret = 'the-app-secret';
+my $signing_key = 'a key of the worker and the function';
+my $payloads = Edge::root() . '/test/fixtures/payloads.jsonl';
+my $tmp = PostgreSQL::Test::Utils::tempdir();
+
+my $node = new_node('edge', "listen_addresses = '127.0.0.1'", "wahook.app_secret = '$secret'",
+	"wahook.verify_token = 'the-token'", 'log_statement = none');
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE bot LOGIN;
+SELECT wahook_grant('bot', 'service');
+-- What was done, written in the transactions that completed it. No unique key: it must be able to show a fault.
+CREATE TABLE work (n bigint GENERATED ALWAYS AS IDENTITY, message_id text NOT NULL, conversation_id uuid, lock_token bigint, body text);
+GRANT INSERT ON work TO bot;
+SQL
+my $function = Edge->new(bot => 'bot.ts', DATABASE_URL => 'postgres://bot@127.0.0.1:' . $node->port . '/postgres',
+	WAHOOK_TIMEOUT_MS => 600_000, WAHOOK_SIGNING_SECRET => 'whsec_' . encode_base64($signing_key, ''), WAHOOK_BEARER_TOKEN => 'bearer-of-good-news');
+
+sub sql { return $node->safe_psql('postgres', @_) }
+sub sign { return 'sha256=' . Digest::SHA::hmac_sha256_hex($_[0], $secret) }
+sub json { return decode_json($_[0]{content}) }
+sub send_text { my ($id, $from, $text) = @_; return $function->post_signed($secret, delivery(message($id, $from, $text))) }
+
+# As if two minutes were over.
+sub end_leases
+{
+	sql(q{UPDATE webhook_conversations SET lock_expires_at = now() - interval '1 s' WHERE locked_by IS NOT NULL;
+		UPDATE webhook_conversation_queue SET due_at = now() WHERE due_at > now();
+		SELECT cleanup_stuck_webhook_conversations()});
+	return;
+}
+
+# --- Everything at once
+
+my $stop = "$tmp/stop";
+my $summary = "$tmp/summary";
+my $meta = IPC::Run::start([ Edge::deno(), 'run', '--allow-net', '--allow-read', '--cached-only',
+	Edge::root() . '/test/edge/meta.ts', "$function->{url}/webhook", $payloads, $secret, $stop, 8 ], '>', $summary, '2>', "$summary.err");
+
+# Killed while it holds a conversation, its work half done.
+send_text('wamid.killed', '15550001', "wait $tmp/never");
+await($node, "SELECT locked_by IS NOT NULL FROM webhook_conversations WHERE whatsapp_phone = '15550001'",
+	'the function holds the conversation');
+await($node, 'SELECT count(*) > 20 FROM processed_webhook_messages', 'deliveries come in');
+$function->stop('KILL');
+is(sql("SELECT count(*) FROM work WHERE message_id = 'wamid.killed'"), '0', 'kill -9: what was half done is not done');
+end_leases(); # nobody is alive who could hold one
+append_to_file("$tmp/never", 'now');
+$function->start;
+
+# The server crashes under load, and comes back at once: that is bridged. What was being claimed has nobody to complete it.
+$node->stop('immediate');
+$node->start;
+is(send_text('wamid.crash', '15550002', 'still there?')->{status}, 200, 'a crash of the server: the function goes on');
+await($node, q{SELECT count(*) = 1 FROM work WHERE message_id = 'wamid.crash'}, 'and processes messages');
+
+# It is away for longer: Meta is told to come again.
+$node->stop('fast');
+my $refused = send_text('wamid.restart', '15550002', 'still there?');
+is($refused->{status}, 503, 'no server: 503');
+is($refused->{headers}{'retry-after'}, 5, 'and when to come again');
+is($function->get($_)->{status}, 503, "$_ says so, too") for qw(/health /metrics /webhook?hub.mode=subscribe);
+$node->start;
+is(send_text('wamid.restart', '15550002', 'still there?')->{status}, 200, 'the server is back: the function goes on');
+await($node, q{SELECT count(*) = 1 FROM work WHERE message_id = 'wamid.restart'}, 'and processes messages');
+
+append_to_file($stop, '');
+$meta->finish;
+is(slurp_file("$summary.err"), '', 'nothing went wrong at the sender');
+my $sent = decode_json(slurp_file($summary));
+
+# What is left: retries, and what the restarts interrupted. Time goes on until nothing waits.
+sub drain
+{
+	for (1 .. 20)
+	{
+		end_leases();
+		sql(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE resolution_status = 'pending';
+			SELECT retry_dead_letters();
+			SELECT process_dead_letter_queue(1000)});
+		send_text('wamid.crash', '15550002', 'still there?'); # a duplicate, which sets the function to work
+		await($node, 'SELECT count(*) = 0 FROM webhook_conversations WHERE locked_by IS NOT NULL', 'nobody is at work');
+		return if sql(q{SELECT NOT EXISTS (SELECT FROM webhook_inbox)
+			AND NOT EXISTS (SELECT FROM webhook_dlq WHERE resolution_status <> 'resolved')}) eq 't';
+	}
+}
+drain();
+
+my %counted = map { split /\t/ } split /\n/, `"@{[Edge::root()]}/test/demo/count" "$payloads"`;
+my $own = 3; # of this test, besides the payloads
+my %account = (
+	accepted => sql('SELECT count(*) FROM processed_webhook_messages'),
+	once => sql('SELECT count(*) FROM (SELECT message_id FROM work GROUP BY 1 HAVING count(*) = 1) w'),
+	lost => sql('SELECT count(*) FROM processed_webhook_messages m
+		WHERE NOT EXISTS (SELECT FROM work w WHERE w.message_id = m.whatsapp_message_id)'),
+	twice => sql('SELECT count(*) FROM (SELECT message_id FROM work GROUP BY 1 HAVING count(*) > 1) w'),
+	retried => sql('SELECT count(*) FROM webhook_dlq'));
+my $statuses = join ', ', map { "$_: $sent->{statuses}{$_}" } sort keys %{ $sent->{statuses} };
+account("requests sent: $sent->{requests}, of which unanswered, while the function was down: $sent->{interrupted}");
+account("duplicates sent: $sent->{duplicates}, each of $sent->{deliveries} deliveries at least once");
+account("responses by status: $statuses");
+account("messages accepted: $account{accepted}, of which failed at first and were retried: $account{retried}");
+account("messages processed once: $account{once}, lost: $account{lost}, twice: $account{twice}");
+is($account{accepted}, $counted{'different messages'} + $own, 'every message was accepted');
+is($account{once}, $account{accepted}, 'every message was processed once');
+is($account{lost}, 0, 'none was lost');
+is($account{twice}, 0, 'none was processed twice');
+cmp_ok($account{retried}, '>', 0, 'some failed at first');
+is(sql('SELECT count(*) FROM processed_webhook_messages WHERE processed_at IS NULL'), '0', 'all are marked as processed');
+cmp_ok($sent->{interrupted}, '>', 0, 'the sender met the dead function');
+cmp_ok($sent->{statuses}{503}, '>', 0, 'and the missing server');
+is_deeply([ sort keys %{ $sent->{statuses} } ], [ 200, 503 ], 'it was told nothing else');
+
+# --- Order
+
+send_text("wamid.ordered.$_", '15550003', $_ == 3 ? 'fail' : 'succeed') for 1 .. 20;
+await($node, q{SELECT count(*) = 19 FROM work WHERE message_id LIKE 'wamid.ordered.%'}, 'all but the one that fails');
+is(sql(q{SELECT array_agg(substr(message_id, 15)::int ORDER BY n) = array_remove(array_agg(substr(message_id, 15)::int
+	ORDER BY substr(message_id, 15)::int), NULL) FROM work WHERE message_id LIKE 'wamid.ordered.%'}),
+	't', 'the messages of a conversation are processed in their order, around one that failed');
+
+# --- What callers get wrong
+
+is($function->get('/webhook?hub.mode=subscribe&hub.verify_token=the-token&hub.challenge=1158201444')->{content},
+	'1158201444', 'the handshake is answered with the challenge');
+is($function->get('/webhook?hub.mode=subscribe&hub.verify_token=wrong&hub.challenge=1')->{status}, 403, 'not with a wrong token');
+is($function->get('/webhook')->{status}, 403, 'not without one');
+
+my $body = delivery(message('wamid.forged', '15550004', 'hello'));
+for (
+	[ 'no signature', 401, $function->post($body) ],
+	[ 'a wrong signature', 401, $function->post($body, 'X-Hub-Signature-256' => 'sha256=' . '0' x 64) ],
+	[ 'the signature of another body', 401, $function->post("$body ", 'X-Hub-Signature-256' => sign($body)) ],
+	[ 'an old signature by SHA-1', 401, $function->post($body, 'X-Hub-Signature' => 'sha1=' . '0' x 40) ],
+	[ 'no JSON', 400, $function->post_signed($secret, 'hello') ],
+	[ 'no UTF-8', 400, $function->post_signed($secret, "\xff\xfe{}") ],
+	[ 'a zero byte', 400, $function->post_signed($secret, "{}\0") ],
+	[ 'more than the database takes', 413, $function->post_signed($secret, ' ' x 3_500_000) ],
+	[ 'more than anybody sends', 413, $function->post_signed($secret, ' ' x 5_000_000) ],
+	[ 'an unknown path', 404, $function->get('/') ],
+	[ 'an unknown method', 405, HTTP::Tiny->new->request('PUT', "$function->{url}/webhook") ])
+{
+	my ($what, $status, $response) = @$_;
+	is($response->{status}, $status, $what);
+	like($response->{headers}{'x-correlation-id'}, qr/^[0-9a-f-]{36}$/, 'answered with a correlation id');
+}
+is(sql(q{SELECT count(*) FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.forged'}), '0', 'nothing of it got in');
+
+
+# --- What handlers get wrong
+
+sub entry { return sql("SELECT resolution_status || ': ' || error FROM webhook_dlq WHERE whatsapp_message_id = '$_[0]'") }
+
+send_text('wamid.break', '15550005', 'break');
+await($node, q{SELECT EXISTS (SELECT FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.break')}, 'the work failed');
+like(entry('wamid.break'), qr/^pending: null value in column "message_id"/, 'work that the database refuses is a failure');
+
+$function->{env}{WAHOOK_TIMEOUT_MS} = 300;
+is($function->stop('TERM'), 0, 'the function ends when it is asked to');
+$function->start;
+send_text('wamid.hang', '15550006', 'hang');
+await($node, q{SELECT EXISTS (SELECT FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.hang')}, 'the handler hung');
+is(entry('wamid.hang'), 'pending: not processed within 300 ms', 'a handler that hangs is a failure');
+
+# One that is at work when the function is asked to end may finish.
+$function->{env}{WAHOOK_TIMEOUT_MS} = 600_000;
+$function->stop('TERM');
+$function->start;
+send_text('wamid.last', '15550007', "wait $tmp/gate");
+await($node, q{SELECT locked_by IS NOT NULL FROM webhook_conversations WHERE whatsapp_phone = '15550007'}, 'it is at work');
+$function->{run}->signal('TERM');
+append_to_file("$tmp/gate", '');
+$function->{run}->finish;
+is($function->{run}->full_result(0), 0, 'the function ends');
+is(sql(q{SELECT count(*) FROM work WHERE message_id = 'wamid.last'}), '1', 'after it has processed what it had claimed');
+is(sql('SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL'), '0', 'and holds nothing any more');
+$function->start;
+
+# --- The worker's side: it posts a claim that it holds, and records what becomes of it
+
+sub forward
+{
+	my ($body, %change) = @_;
+	my ($id, $at) = ('msg_1', $change{at} // time);
+	my $key = $change{key} // $signing_key;
+	return $function->post($change{body} // $body, 'X-WA-Internal-Forward' => 'true', 'X-DLQ-Retry' => 'true',
+		'Authorization' => 'Bearer ' . ($change{bearer} // 'bearer-of-good-news'),
+		'webhook-id' => $id, 'webhook-timestamp' => $at,
+		'webhook-signature' => 'v1,' . encode_base64('x' x 32, '') . ' v1,' . encode_base64(hmac_sha256("$id.$at.$body", $key), ''));
+}
+
+sub claim
+{
+	my (@messages) = @_;
+	sql("SELECT FROM receive_webhook(\$body\$" . $_[0] . "\$body\$, '" . sign($_[0]) . "')");
+	return sql('SELECT to_json(c) FROM claim_conversations() AS c');
+}
+
+my $claim = claim(delivery(message('wamid.f1', '15550008', 'succeed'), message('wamid.f2', '15550008', 'succeed')));
+is(forward($claim, key => 'another key')->{status}, 401, 'a forward that is signed by another is refused');
+is(forward($claim, body => "$claim ")->{status}, 401, 'so is one that was changed');
+is(forward($claim, at => time - 3600)->{status}, 401, 'and one that is old');
+is(forward($claim, bearer => 'wrong')->{status}, 401, 'and one with another bearer token');
+is(sql(q{SELECT count(*) FROM work WHERE message_id LIKE 'wamid.f_'}), '0', 'none did anything');
+my $forwarded = forward($claim);
+is($forwarded->{status}, 200, 'a signed one is processed');
+is_deeply(json($forwarded), { messages => 2, failed => 0 }, 'all of it');
+is(sql(q{SELECT count(*) FROM work WHERE message_id LIKE 'wamid.f_'}), '2', 'and what it caused is there');
+is(forward($claim)->{status}, 200, 'once more');
+is(sql(q{SELECT count(*) FROM work WHERE message_id LIKE 'wamid.f_'}), '2', 'does nothing twice');
+sql("SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE locked_by IS NOT NULL");
+
+$claim = claim(delivery(message('wamid.f3', '15550008', 'fail'), message('wamid.f4', '15550008', 'succeed')));
+is(forward($claim)->{status}, 500, 'where one of them fails, the worker is told');
+is(sql(q{SELECT string_agg(whatsapp_message_id, ' ') FROM processed_webhook_messages m JOIN webhook_inbox i ON i.message_id = m.id}),
+	'wamid.f3', 'and only that one waits for its verdict');
+sql("SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE locked_by IS NOT NULL");
+
+# --- What operators see
+
+my $correlation = '11111111-2222-4333-8444-555555555555';
+my $response = $function->post_signed($secret, delivery(message('wamid.traced', '15550009', 'succeed')), 'X-Correlation-ID' => $correlation);
+is($response->{headers}{'x-correlation-id'}, $correlation, 'a correlation id comes back');
+is(json($response)->{accepted}, 1, 'with what became of the delivery');
+await($node, q{SELECT EXISTS (SELECT FROM work WHERE message_id = 'wamid.traced')}, 'the message is processed');
+is(sql(q{SELECT correlation_id FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.traced'}), $correlation,
+	'is with the message');
+$function->stop('TERM');
+my @log = $function->log_lines;
+my %seen = map { $_->{event} => 1 } grep { ($_->{correlation_id} // '') eq $correlation } @log;
+is_deeply([ sort keys %seen ], [ 'MESSAGE_PROCESSED', 'WEBHOOK_RECEIVED' ], 'and in the log');
+is((grep { !($_->{time} && $_->{level} && $_->{event}) } @log), 0, 'each line of the log is an object with time, level and event');
+unlike(slurp_file($function->{log}), qr/wamid|1555000\d|succeed/, 'none with a message id, a phone number or a text');
+$function->start;
+
+my $health = json($function->get('/health'));
+like($health->{status}, qr/^(healthy|degraded)$/, '/health');
+is_deeply([ map { join ' ', sort keys %$_ } @{ $health->{alerts} } ], [ ('alert_type message severity') x @{ $health->{alerts} } ],
+	'alerts go without ids');
+my %stats = map { $_->{metric_name} => $_->{value} } @{ json($function->get('/metrics'))->{stats} };
+is($stats{total_messages_processed}, sql(q{SELECT value::int FROM get_webhook_performance_stats()
+	WHERE metric_name = 'total_messages_processed'}), '/metrics as JSON');
+my $text = $function->get('/metrics', Accept => 'application/openmetrics-text;version=1.0.0,text/plain;q=0.5');
+is($text->{headers}{'content-type'}, 'text/plain; version=0.0.4', '/metrics for Prometheus');
+like($text->{content}, qr/^wahook_total_messages_processed $stats{total_messages_processed}$/m, 'says the same');
+like($text->{content}, qr/^wahook_dead_letters\{resolution_status="pending"\} \d+$/m, 'with labels');
+is((grep { !/^(# (HELP|TYPE) wahook_\w+ .+|wahook_\w+(\{(\w+="[^"]*",?)+\})? -?\d+(\.\d+)?)$/ } split /\n/, $text->{content}), 0,
+	'every line is as it should be');
+
+is($function->stop('INT'), 0, 'the end');
+
+# --- The folder as it is, three variables set: a bot that answers
+
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $graph = IPC::Run::start([ Edge::deno(), 'run', '--allow-net', '--allow-write', Edge::root() . '/test/edge/graph.ts', $port,
+	"$tmp/sent" ], '<', '/dev/null', '>', "$tmp/graph.log", '2>', "$tmp/graph.err");
+$function = Edge->new(GRAPH_URL => "http://127.0.0.1:$port", DATABASE_URL => $function->{env}{DATABASE_URL},
+	WHATSAPP_TOKEN => 'token-of-the-business', WAHOOK_SIGNING_SECRET => $function->{env}{WAHOOK_SIGNING_SECRET});
+send_text('wamid.new1', '15550010', 'Hello!');
+await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.new1'},
+	'the bot has answered');
+my @sent = map { decode_json($_) } split /\n/, slurp_file("$tmp/sent");
+is_deeply([ map { $_->{text}{body} } @sent ], [ 'You said: Hello!' ], 'an answer');
+is_deeply([ @{ $sent[0] }{qw(path authorization to type context)} ],
+	[ '/1001/messages', 'Bearer token-of-the-business', '15550010', 'text', { message_id => 'wamid.new1' } ],
+	'from the number that was written to, to who wrote, as a reply');
+is($function->stop('TERM'), 0, 'the bot ends');
+$graph->signal('TERM');
+$graph->finish;
+done_testing();
