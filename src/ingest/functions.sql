@@ -21,10 +21,11 @@ CREATE FUNCTION @extschema@.verify_webhook_signature_bytea(
 COMMENT ON FUNCTION @extschema@.verify_webhook_signature_bytea(bytea, text, text) IS
 	'verify_webhook_signature() for a body that is not text';
 
+-- With RETURN, names are looked up now, not in the search_path of whoever calls; and unlike with SET,
+-- the call can be inlined.
 CREATE FUNCTION @extschema@.webhook_status_rank(p_status text)
 	RETURNS integer LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-	AS $$
-	SELECT CASE p_status
+	RETURN CASE p_status
 		WHEN 'pending' THEN 1 WHEN 'RINGING' THEN 1
 		WHEN 'sent' THEN 2 WHEN 'ACCEPTED' THEN 2 WHEN 'REJECTED' THEN 2
 		WHEN 'failed' THEN 3
@@ -32,22 +33,17 @@ CREATE FUNCTION @extschema@.webhook_status_rank(p_status text)
 		WHEN 'read' THEN 5
 		WHEN 'played' THEN 6
 		WHEN 'deleted' THEN 7
-		ELSE 0 END
-	$$;
+		ELSE 0 END;
 COMMENT ON FUNCTION @extschema@.webhook_status_rank(text) IS
 	'how far a status is; unknown ones are 0';
 
 CREATE FUNCTION @extschema@.webhook_status_advances(
 	p_from text, p_from_at timestamptz, p_to text, p_to_at timestamptz)
 	RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-	AS $$
-	SELECT @extschema@.webhook_status_rank(p_to)
-			OPERATOR(pg_catalog.>) @extschema@.webhook_status_rank(p_from)
-		OR (@extschema@.webhook_status_rank(p_to)
-				OPERATOR(pg_catalog.=) @extschema@.webhook_status_rank(p_from)
-			AND p_to OPERATOR(pg_catalog.<>) p_from
-			AND coalesce(p_to_at OPERATOR(pg_catalog.>) p_from_at, p_to_at IS NOT NULL))
-	$$;
+	RETURN @extschema@.webhook_status_rank(p_to) > @extschema@.webhook_status_rank(p_from)
+		OR (@extschema@.webhook_status_rank(p_to) = @extschema@.webhook_status_rank(p_from)
+			AND p_to <> p_from
+			AND coalesce(p_to_at > p_from_at, p_to_at IS NOT NULL));
 COMMENT ON FUNCTION @extschema@.webhook_status_advances(text, timestamptz, text, timestamptz) IS
 	'whether a status comes after another; between equals of rank the later one';
 

@@ -56,14 +56,10 @@ COMMENT ON FUNCTION @extschema@.webhook_retention_rules() IS
 CREATE FUNCTION @extschema@.webhook_message_is_needed(
 	p_id uuid, p_conversation_id uuid, p_whatsapp_message_id text)
 	RETURNS boolean LANGUAGE sql STABLE
-	AS $$
-	SELECT EXISTS (SELECT FROM @extschema@.webhook_inbox
-			WHERE conversation_id OPERATOR(pg_catalog.=) p_conversation_id
-				AND message_id OPERATOR(pg_catalog.=) p_id)
+	RETURN EXISTS (SELECT FROM @extschema@.webhook_inbox
+			WHERE conversation_id = p_conversation_id AND message_id = p_id)
 		OR EXISTS (SELECT FROM @extschema@.webhook_dlq
-			WHERE whatsapp_message_id OPERATOR(pg_catalog.=) p_whatsapp_message_id
-				AND resolution_status OPERATOR(pg_catalog.<>) 'resolved')
-	$$;
+			WHERE whatsapp_message_id = p_whatsapp_message_id AND resolution_status <> 'resolved');
 COMMENT ON FUNCTION @extschema@.webhook_message_is_needed(uuid, uuid, text) IS
 	'whether a message still waits, or is in the dead letter queue unresolved';
 

@@ -8,7 +8,7 @@ DECLARE
 	v_began timestamptz := clock_timestamp();
 	v_ttl interval := coalesce(p_ttl, @extschema@.webhook_setting('session_ttl')::interval);
 	v_ttl_hours numeric := trim_scale(extract(epoch FROM v_ttl) / 3600);
-	v_batch_size integer := @extschema@.webhook_setting('retention_batch_size')::integer;
+	v_batch_size bigint := @extschema@.webhook_setting('retention_batch_size')::bigint;
 	v_rule record;
 	v_age interval;
 	v_batch bigint;

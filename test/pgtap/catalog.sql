@@ -48,8 +48,9 @@ SELECT is_empty($$ SELECT signature FROM functions
 	WHERE prosecdef AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false) $$,
 	'every SECURITY DEFINER function sets its search_path');
 SELECT is_empty($$ SELECT signature FROM functions JOIN pg_language l ON l.oid = prolang
-	WHERE lanname = 'plpgsql' AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false) $$,
-	'every PL/pgSQL function sets its search_path');
+	WHERE lanname IN ('sql', 'plpgsql') AND prosqlbody IS NULL
+		AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false) $$,
+	'no function in SQL or PL/pgSQL looks names up in its caller''s search_path');
 
 -- The list of privileges and the catalog name the same things.
 SELECT set_eq(
