@@ -24,8 +24,7 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/retry/service.sql src/retry/processor.sql src/retry/circuit.sql \
 	src/ingest/rate_limit.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
-	src/monitor/jobs.sql \
-	src/worker/http.sql \
+	src/worker/jobs.sql src/worker/cron.sql src/worker/start.sql src/worker/http.sql \
 	src/core/grants.sql src/core/finish.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.

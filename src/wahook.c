@@ -11,6 +11,8 @@
 #include "core/settings.h"
 #include "core/shared.h"
 #include "worker/http_settings.h"
+#include "worker/worker.h"
+#include "worker/worker_settings.h"
 
 PG_MODULE_MAGIC;
 
@@ -21,7 +23,12 @@ _PG_init(void)
 {
 	wahook_define_settings();
 	wahook_define_http_settings();
+	wahook_define_worker_settings();
 	MarkGUCPrefixReserved("wahook");
+	wahook_install_hooks();
 	if (process_shared_preload_libraries_in_progress)
+	{
 		wahook_reserve_shared();
+		wahook_register_launcher();
+	}
 }

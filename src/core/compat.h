@@ -72,6 +72,22 @@ typedef bool wahook_UpdateIndexes;
 	ExecCheckIndexConstraints(info, slot, estate, other, NIL)
 #endif
 
+/* Since 17, a set belongs to a resource owner, or to none. Include storage/latch.h. */
+#if PG_VERSION_NUM >= 170000
+#define wahook_create_wait_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define wahook_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
+/* Since 16, there is one check of ownership for all kinds of objects. Include utils/acl.h. */
+#if PG_VERSION_NUM >= 160000
+#define wahook_owns_database(database, role) object_ownercheck(DatabaseRelationId, database, role)
+#define wahook_owns_extension(ext, role) object_ownercheck(ExtensionRelationId, ext, role)
+#else
+#define wahook_owns_database(database, role) pg_database_ownercheck(database, role)
+#define wahook_owns_extension(ext, role) pg_extension_ownercheck(ext, role)
+#endif
+
 #if PG_VERSION_NUM >= 180000
 #define wahook_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)

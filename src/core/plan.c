@@ -17,6 +17,14 @@
 
 static Oid extension_schema = InvalidOid;
 
+void
+wahook_begin_in(Oid schema)
+{
+	extension_schema = schema;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+}
+
 /*
  * Connects to SPI for the SQL function that is being called. The schema is the function's own, so
  * it stays right when the extension is dropped and created anew elsewhere in the same session.
@@ -24,9 +32,7 @@ static Oid extension_schema = InvalidOid;
 void
 wahook_begin(FunctionCallInfo fcinfo)
 {
-	extension_schema = get_func_namespace(fcinfo->flinfo->fn_oid);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
+	wahook_begin_in(get_func_namespace(fcinfo->flinfo->fn_oid));
 	if (CALLED_AS_TRIGGER(fcinfo))
 		SPI_register_trigger_data((TriggerData *) fcinfo->context);
 }

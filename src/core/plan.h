@@ -25,6 +25,8 @@ typedef struct wahook_Plan
 } wahook_Plan;
 
 extern void wahook_begin(FunctionCallInfo fcinfo);
+/* The same outside SQL functions, in background processes: schema is the extension's. */
+extern void wahook_begin_in(Oid schema);
 extern void wahook_end(void);
 extern Oid wahook_relation(const char *name);
 extern uint64 wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls);

@@ -27,6 +27,7 @@ init_slot(wahook_Slot *slot)
 	for (int i = 0; i < WAHOOK_MAX_LISTENERS; i++)
 	{
 		pg_atomic_init_u64(&slot->listeners[i].latch, 0);
+		pg_atomic_init_u32(&slot->listeners[i].pid, 0);
 		pg_atomic_init_u32(&slot->listeners[i].wants, 0);
 		pg_atomic_init_u32(&slot->listeners[i].heard, 0);
 		pg_atomic_init_u64(&slot->listeners[i].sleeps_until, 0);
@@ -43,8 +44,7 @@ attach(void)
 	if (!found)
 	{
 		LWLockInitialize(&shared->lock, LWLockNewTrancheId());
-		pg_atomic_init_u64(&shared->launcher_latch, 0);
-		shared->launcher_pid = 0;
+		shared->launcher = (wahook_LauncherPlace){0};
 		shared->check_all = false;
 		for (int i = 0; i < WAHOOK_MAX_DATABASES; i++)
 		{
@@ -147,10 +147,20 @@ wahook_free_slot(wahook_Shared *shared, int slot)
 	wahook_Slot *free = &shared->slots[slot];
 
 	Assert(LWLockHeldByMeInMode(&shared->lock, LW_EXCLUSIVE));
-	if (free->holds > 0)
+	if (free->holds > 0 || free->worker_pid != 0 || free->launcher.latch != NULL)
 		return;
 	for (int i = 0; i < WAHOOK_MAX_LISTENERS; i++)
 		if (pg_atomic_read_u64(&free->listeners[i].latch) != 0)
 			return;
 	pg_atomic_write_u32(&shared->databases[slot], InvalidOid);
+}
+
+void
+wahook_wake_launchers(wahook_Shared *shared, int slot)
+{
+	Assert(LWLockHeldByMe(&shared->lock));
+	if (shared->launcher.latch)
+		SetLatch(shared->launcher.latch);
+	if (slot >= 0 && shared->slots[slot].launcher.latch)
+		SetLatch(shared->slots[slot].launcher.latch);
 }

@@ -1,8 +1,9 @@
 /*
  * The shared memory of wahook: who listens in which database, and what sessions ask of the launcher.
  *
- * slot: what one database has here, from the moment its worker is started.
+ * slot: what one database has here, from the moment its worker is to be started.
  * listener: a background process of a slot's database that sleeps until a commit brings it work.
+ * hold: a session's wish that the database's processes stay away, until it is taken back.
  */
 #ifndef WAHOOK_SHARED_H
 #define WAHOOK_SHARED_H
@@ -21,13 +22,13 @@
 
 typedef struct wahook_Listener
 {
-	pg_atomic_uint64 latch;        /* a Latch *; 0: the place is free */
+	pg_atomic_uint64 latch; /* a Latch *; 0: the place is free */
+	pg_atomic_uint32 pid;
 	pg_atomic_uint32 wants;        /* WAHOOK_WORK_* that it wants to hear of */
 	pg_atomic_uint32 heard;        /* and those that it has not looked at yet */
 	pg_atomic_uint64 sleeps_until; /* a TimestampTz; DT_NOEND while it is awake */
 } wahook_Listener;
 
-/* What the launcher knows of a database. */
 typedef enum wahook_WorkerState
 {
 	WAHOOK_WORKER_NONE,     /* none was started, or it is gone */
@@ -36,13 +37,22 @@ typedef enum wahook_WorkerState
 	WAHOOK_WORKER_ABSENT /* it found no extension, and is gone */
 } wahook_WorkerState;
 
+/* A launcher, while it runs: the one of the preload line, or one for a database alone. */
+typedef struct wahook_LauncherPlace
+{
+	Latch *latch;
+	pid_t pid;
+} wahook_LauncherPlace;
+
+/* All but the listeners under the lock. */
 typedef struct wahook_Slot
 {
-	/* Under the lock. */
 	wahook_WorkerState state;
-	pid_t worker_pid;
-	int holds;  /* sessions that want the database's processes to stay away */
-	bool check; /* look whether the extension is there: something may have changed */
+	pid_t worker_pid; /* from when it connects until it is gone */
+	int holds;
+	bool was_held; /* since the launcher last looked */
+	bool check;    /* look anew whether the extension is there */
+	wahook_LauncherPlace launcher;
 
 	wahook_Listener listeners[WAHOOK_MAX_LISTENERS];
 } wahook_Slot;
@@ -50,9 +60,8 @@ typedef struct wahook_Slot
 typedef struct wahook_Shared
 {
 	LWLock lock;
-	pg_atomic_uint64 launcher_latch; /* a Latch *; 0: no launcher runs */
-	pid_t launcher_pid;
-	bool check_all; /* under the lock: look at the list of databases anew */
+	wahook_LauncherPlace launcher; /* under the lock */
+	bool check_all;                /* under the lock: look at the list of databases anew */
 
 	/* The databases of the slots, side by side to be searched at each commit. InvalidOid: free. */
 	pg_atomic_uint32 databases[WAHOOK_MAX_DATABASES];
@@ -71,7 +80,10 @@ extern int wahook_find_slot(wahook_Shared *shared, Oid database);
 /* The same; where it has none, a free one becomes its. -1: there is none. Under the lock. */
 extern int wahook_take_slot(wahook_Shared *shared, Oid database);
 
-/* Under the lock. Leaves it where somebody holds it or listens. */
+/* Under the lock. Leaves it where somebody holds it or listens, or has a launcher for it. */
 extern void wahook_free_slot(wahook_Shared *shared, int slot);
+
+/* Under the lock. slot: -1 for the launcher of all databases alone. */
+extern void wahook_wake_launchers(wahook_Shared *shared, int slot);
 
 #endif

@@ -22,7 +22,8 @@
 #include "core/shared.h"
 
 static int noted = 0;
-static TimestampTz noted_at;
+static TimestampTz noted_at;       /* the earliest time of all that was noted */
+static TimestampTz retry_noted_at; /* and of the retries among it */
 static wahook_Listener *myself = NULL;
 
 static void
@@ -45,6 +46,8 @@ tell_all(int what, TimestampTz at)
 	wahook_Shared *shared = wahook_shared();
 	int slot = shared ? wahook_find_slot(shared, MyDatabaseId) : -1;
 
+	if (slot >= 0 && (what & WAHOOK_WORK_RETRY) && retry_noted_at <= GetCurrentTimestamp())
+		what |= WAHOOK_WORK_OVERDUE;
 	for (int i = 0; slot >= 0 && i < WAHOOK_MAX_LISTENERS; i++)
 		tell(&shared->slots[slot].listeners[i], what, at);
 }
@@ -81,6 +84,8 @@ wahook_note_work_at(int what, TimestampTz at)
 		registered = true;
 	}
 	noted_at = noted ? Min(noted_at, at) : at;
+	if (what & WAHOOK_WORK_RETRY)
+		retry_noted_at = noted & WAHOOK_WORK_RETRY ? Min(retry_noted_at, at) : at;
 	noted |= what;
 }
 
@@ -94,6 +99,7 @@ static void
 stop_listening(int code, Datum arg)
 {
 	pg_atomic_write_u64(&myself->latch, 0);
+	pg_atomic_write_u32(&myself->pid, 0);
 	myself = NULL;
 }
 
@@ -118,6 +124,7 @@ wahook_listen(int wants)
 				pg_atomic_write_u32(&listener->heard, 0);
 				pg_atomic_write_u64(&listener->sleeps_until, (uint64) DT_NOEND);
 				pg_atomic_write_u32(&listener->wants, wants);
+				pg_atomic_write_u32(&listener->pid, MyProcPid);
 				pg_atomic_write_u64(&listener->latch, (uintptr_t) MyLatch);
 				myself = listener;
 			}

@@ -53,6 +53,7 @@ typedef struct Run
 } Run;
 
 PG_FUNCTION_INFO_V1(wahook_process_dead_letter_queue);
+PG_FUNCTION_INFO_V1(wahook_requeue_dead_letters);
 
 /*
  * Entries that nobody here can do anything about are not taken: they would fill up every batch. Nor
@@ -394,6 +395,24 @@ wahook_process_dead_letter_queue(PG_FUNCTION_ARGS)
 	requeue(&run);
 	run_all(&run);
 	wahook_end();
+	duration_ms = (GetCurrentTimestamp() - started_at) / 1000;
+	log_completed(&run, duration_ms);
+	PG_RETURN_DATUM(report(&run, duration_ms));
+}
+
+/* webhook_requeue_dead_letters() → jsonb: what the worker does, which has others for the rest. */
+Datum
+wahook_requeue_dead_letters(PG_FUNCTION_ARGS)
+{
+	TimestampTz started_at = GetCurrentTimestamp();
+	Run run = {0};
+	int64 duration_ms;
+
+	wahook_begin(fcinfo);
+	take_due(&run, wahook_dlq_batch_size);
+	requeue(&run);
+	wahook_end();
+	run.requeued = run.ndue;
 	duration_ms = (GetCurrentTimestamp() - started_at) / 1000;
 	log_completed(&run, duration_ms);
 	PG_RETURN_DATUM(report(&run, duration_ms));

@@ -71,6 +71,8 @@ SELECT is_empty($$ SELECT relname FROM relations WHERE relkind = 'r'
 		AND relname NOT IN ('webhook_identities', 'agent_contexts')
 		-- emptied by processing
 		AND relname NOT IN ('webhook_inbox', 'webhook_conversation_queue', 'webhook_leases')
+		-- a row a job
+		AND relname NOT IN ('webhook_job_runs')
 		-- configuration
 		AND relname NOT IN ('webhook_services', 'webhook_service_secrets', 'webhook_routes', 'webhook_feature_flags',
 			'webhook_agents', 'webhook_rate_limit_buckets') $$,

@@ -1,17 +1,17 @@
 -- The jobs, for servers that do not preload wahook: pg_cron runs them. It is looked for when it is
 -- needed; wahook does not depend on it.
 
-CREATE FUNCTION @extschema@.webhook_jobs()
+CREATE FUNCTION @extschema@.webhook_cron_jobs()
 	RETURNS TABLE (job_name text, schedule text, command text)
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$
 	VALUES
 		('cleanup-stuck-conversations', '*/5 * * * *',
-			'SELECT @extschema@.cleanup_stuck_webhook_conversations(); SELECT @extschema@.apply_webhook_retention()'),
-		('dlq-processor', '*/5 * * * *', 'SELECT @extschema@.process_dead_letter_queue(50)'),
-		('session-cleanup', '0 2 * * *', 'SELECT @extschema@.cleanup_stale_sessions()')
+			'SELECT @extschema@.run_webhook_job(''cleanup-stuck-conversations''); SELECT @extschema@.run_webhook_job(''retention'')'),
+		('dlq-processor', '*/5 * * * *', 'SELECT @extschema@.run_webhook_job(''dlq-processor'')'),
+		('session-cleanup', '0 2 * * *', 'SELECT @extschema@.run_webhook_job(''session-cleanup'')')
 	$$;
-COMMENT ON FUNCTION @extschema@.webhook_jobs() IS 'what has to run when, as pg_cron takes it';
+COMMENT ON FUNCTION @extschema@.webhook_cron_jobs() IS 'what has to run when, as pg_cron takes it';
 
 CREATE FUNCTION @extschema@.webhook_require_cron() RETURNS void
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -31,7 +31,7 @@ BEGIN
 			HINT = CASE
 				WHEN v_cron_database IS NULL THEN 'Add pg_cron to shared_preload_libraries, restart, and CREATE EXTENSION pg_cron.'
 				WHEN v_cron_database = current_database() THEN 'CREATE EXTENSION pg_cron.'
-				ELSE format('There, call cron.schedule_in_database(job_name, schedule, command, %L) for each row of webhook_jobs() here.',
+				ELSE format('There, call cron.schedule_in_database(job_name, schedule, command, %L) for each row of webhook_cron_jobs() here.',
 					current_database())
 			END;
 END
@@ -48,7 +48,7 @@ BEGIN
 	PERFORM @extschema@.webhook_require_cron();
 	-- By id, for by name pg_cron only finds the caller's own. A superuser sees everybody's.
 	EXECUTE 'SELECT count(cron.unschedule(jobid))::integer FROM cron.job'
-		' WHERE database = current_database() AND jobname IN (SELECT job_name FROM @extschema@.webhook_jobs())'
+		' WHERE database = current_database() AND jobname IN (SELECT job_name FROM @extschema@.webhook_cron_jobs())'
 		INTO v_removed;
 	RETURN v_removed;
 END
@@ -63,8 +63,8 @@ CREATE FUNCTION @extschema@.schedule_webhook_jobs()
 BEGIN
 	-- Whoever scheduled them before: twice would run them twice.
 	PERFORM @extschema@.unschedule_webhook_jobs();
-	EXECUTE 'SELECT cron.schedule(j.job_name, j.schedule, j.command) FROM @extschema@.webhook_jobs() j';
-	RETURN QUERY SELECT * FROM @extschema@.webhook_jobs();
+	EXECUTE 'SELECT cron.schedule(j.job_name, j.schedule, j.command) FROM @extschema@.webhook_cron_jobs() j';
+	RETURN QUERY SELECT * FROM @extschema@.webhook_cron_jobs();
 END
 $$;
 COMMENT ON FUNCTION @extschema@.schedule_webhook_jobs() IS

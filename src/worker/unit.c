@@ -1,0 +1,294 @@
+/*
+ * Running SQL in a background process: transactions that may fail without ending it.
+ *
+ * The process is connected as the bootstrap superuser, because it can't know the extension's owner
+ * before. No SQL runs as that: a trigger on one of our tables, or a function in an index of it,
+ * must not get more rights than the owner has. Nor can it get them back by RESET ROLE.
+ */
+#include "worker/worker.h"
+
+#include <signal.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "core/compat.h"
+#include "core/plan.h"
+
+/* How many different errors are remembered, and for how long they are not repeated. */
+#define REMEMBERED_WARNINGS 32
+#define REPEAT_WARNING_AFTER (USECS_PER_HOUR)
+
+typedef struct Extension
+{
+	Oid id;
+	Oid owner;
+	Oid schema;
+} Extension;
+
+static volatile sig_atomic_t in_unit = false;
+static volatile sig_atomic_t end_requested = false;
+static bool ending = false;
+static bool extension_gone = false;
+
+/* Between units SIGTERM is a request, so that the process can give back what it has taken. */
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	if (in_unit && (!end_requested || ending))
+		die(postgres_signal_arg);
+	end_requested = true;
+	SetLatch(MyLatch);
+}
+
+/* A setting for sessions of users must not end or bend a unit. */
+static void
+override(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+wahook_prepare_process(void)
+{
+	override("search_path", "pg_catalog, pg_temp");
+	override("statement_timeout", "0");
+	override("lock_timeout", "0");
+	override("idle_in_transaction_session_timeout", "0");
+	override("default_transaction_isolation", "read committed");
+	override("default_transaction_deferrable", "off");
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		override("transaction_timeout", "0");
+	pqsignal(SIGTERM, handle_sigterm);
+	if (ProcDiePending)
+		end_requested = true;
+}
+
+bool
+wahook_is_to_end(void)
+{
+	return end_requested || extension_gone;
+}
+
+bool
+wahook_extension_is_gone(void)
+{
+	return extension_gone;
+}
+
+void
+wahook_process_interrupts(void)
+{
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	CHECK_FOR_INTERRUPTS();
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+}
+
+static bool
+read_extension(Extension *extension)
+{
+	Relation catalog = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("wahook"));
+	scan = systable_beginscan(catalog, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_extension row = (Form_pg_extension) GETSTRUCT(tuple);
+
+		*extension =
+			(Extension){.id = row->oid, .owner = row->extowner, .schema = row->extnamespace};
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+/*
+ * With the lock that it takes, DROP EXTENSION waits for the end of the unit, and the unit for the
+ * end of a DROP EXTENSION that came first, before either has locked any table.
+ */
+static bool
+lock_extension(Extension *extension)
+{
+	Extension again;
+
+	while (read_extension(extension))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension->id, 0, AccessShareLock);
+		if (!read_extension(&again))
+			return false;
+		if (again.id == extension->id)
+		{
+			*extension = again;
+			return true;
+		}
+		UnlockDatabaseObject(ExtensionRelationId, extension->id, 0, AccessShareLock);
+	}
+	return false;
+}
+
+static void
+run_unit(void (*work)(void *arg), void *arg)
+{
+	Extension extension;
+
+	if (!lock_extension(&extension))
+	{
+		extension_gone = true;
+		return;
+	}
+	SetUserIdAndSecContext(extension.owner, SECURITY_LOCAL_USERID_CHANGE);
+	wahook_begin_in(extension.schema);
+	work(arg);
+	wahook_end();
+}
+
+void
+wahook_warn_once(const char *subject, const char *sqlstate, const char *message)
+{
+	static struct
+	{
+		uint64 hash;
+		TimestampTz at;
+	} warned[REMEMBERED_WARNINGS];
+	static int next = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	char *text = psprintf("%s %s %s", subject, sqlstate, message);
+	uint64 hash = hash_bytes_extended((unsigned char *) text, strlen(text), 0);
+
+	pfree(text);
+	for (int i = 0; i < REMEMBERED_WARNINGS; i++)
+		if (warned[i].hash == hash && now - warned[i].at < REPEAT_WARNING_AFTER)
+			return;
+	warned[next].hash = hash;
+	warned[next].at = now;
+	next = (next + 1) % REMEMBERED_WARNINGS;
+	ereport(WARNING,
+			(errmsg("wahook %s failed: %s", subject, message), errdetail("SQLSTATE %s.", sqlstate),
+			 errhint("It is tried again, after growing pauses. This is not repeated for an hour."),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Neither DETAIL nor CONTEXT go into the log: they may hold what a user wrote. */
+static void
+recover(MemoryContext context)
+{
+	ErrorData *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(context);
+	wahook_warn_once("worker", unpack_sql_state(error->sqlerrcode),
+					 error->message ? error->message : "unknown error");
+	FreeErrorData(error);
+	RESUME_INTERRUPTS();
+}
+
+bool
+wahook_in_transaction(void (*work)(void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
+	Oid user;
+	int security;
+
+	in_unit = true;
+	if (extension_gone || (end_requested && !ending))
+	{
+		in_unit = false;
+		return false;
+	}
+	GetUserIdAndSecContext(&user, &security);
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		run_unit(work, arg);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		done = !extension_gone;
+	}
+	PG_CATCH();
+	{
+		recover(context);
+	}
+	PG_END_TRY();
+	SetUserIdAndSecContext(user, security);
+	MemoryContextSwitchTo(context);
+	in_unit = false;
+	return done;
+}
+
+void
+wahook_begin_ending(void)
+{
+	ProcDiePending = false;
+	ending = true;
+}
+
+bool
+wahook_catch(void (*part)(void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		part(arg);
+		done = true;
+	}
+	PG_CATCH();
+	{
+		in_unit = false;
+		recover(context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return done;
+}
+
+void
+wahook_note_result(wahook_Pause *pause, bool success, int max_s)
+{
+	int s;
+
+	pause->failures = success ? 0 : Min(pause->failures + 1, 30);
+	pause->until = DT_NOBEGIN;
+	if (success)
+		return;
+	s = pause->failures > 16 ? max_s : Min(1 << (pause->failures - 1), max_s);
+	pause->until = GetCurrentTimestamp() + s * USECS_PER_SEC;
+}
