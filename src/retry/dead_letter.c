@@ -21,6 +21,7 @@
 #include "core/row.h"
 #include "core/settings.h"
 #include "core/uuid.h"
+#include "ingest/envelope.h"
 #include "retry/backoff.h"
 #include "retry/entry.h"
 
@@ -277,6 +278,13 @@ check_new_entry(FunctionCallInfo fcinfo, int retry_count)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("p_retry_count must not be negative"), errdetail("It is %d.", retry_count),
 				 errhint("Pass how many retries have failed so far: 0 before the first one.")));
+	if (!PG_ARGISNULL(3) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(3)) > WAHOOK_MAX_MESSAGE_ID_LENGTH)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("p_whatsapp_message_id is too long"),
+						errdetail("It has %zu bytes; a message id has at most %d.",
+								  (size_t) VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(3)),
+								  WAHOOK_MAX_MESSAGE_ID_LENGTH),
+						errhint("Pass the id of the message as it was delivered.")));
 }
 
 /* add_to_dead_letter_queue(jsonb, text, text, text, uuid, integer, interval) → uuid */
