@@ -1,7 +1,8 @@
 -- The dead letter job.
 
 CREATE FUNCTION @extschema@.webhook_requeue_dead_letters() RETURNS jsonb
-	AS 'MODULE_PATHNAME', 'wahook_requeue_dead_letters' LANGUAGE C VOLATILE;
+	AS 'MODULE_PATHNAME', 'wahook_requeue_dead_letters' LANGUAGE C VOLATILE
+	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION @extschema@.webhook_requeue_dead_letters() IS
 	'internal: puts due dead letters back in their conversations'' queues, up to wahook.dlq_batch_size, and runs none';
 

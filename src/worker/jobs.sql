@@ -13,7 +13,8 @@ CREATE TABLE @extschema@.webhook_job_runs (
 COMMENT ON TABLE @extschema@.webhook_job_runs IS
 	'the last run of each job, and how many there were; see the view webhook_jobs';
 
--- by_worker: what the worker does instead. It runs no handlers here, for it has other processes
+-- Each call has all its arguments, of their very types: an overload that somebody else made could fit
+-- better otherwise. by_worker: what the worker does instead. It runs no handlers here, for it has other processes
 -- and requests for the messages that are back in their queues.
 CREATE FUNCTION @extschema@.webhook_job_list()
 	RETURNS TABLE (job text, setting text, command text, by_worker text)
@@ -23,11 +24,11 @@ CREATE FUNCTION @extschema@.webhook_job_list()
 		('cleanup-stuck-conversations', 'cleanup_interval',
 			'SELECT jsonb_build_object(''success'', true, ''released'', @extschema@.cleanup_stuck_webhook_conversations())', NULL),
 		('dlq-processor', 'dlq_interval',
-			'SELECT @extschema@.process_dead_letter_queue(NULL)', 'SELECT @extschema@.webhook_requeue_dead_letters()'),
+			'SELECT @extschema@.process_dead_letter_queue(NULL::integer)', 'SELECT @extschema@.webhook_requeue_dead_letters()'),
 		('session-cleanup', 'session_cleanup_interval',
-			'SELECT @extschema@.cleanup_stale_sessions()', NULL),
+			'SELECT @extschema@.cleanup_stale_sessions(NULL::interval)', NULL),
 		('retention', 'retention_interval',
-			'SELECT jsonb_build_object(''success'', true, ''deleted'', @extschema@.apply_webhook_retention())', NULL)
+			'SELECT jsonb_build_object(''success'', true, ''deleted'', @extschema@.apply_webhook_retention(NULL::integer))', NULL)
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_job_list() IS
 	'the jobs, the settings of their intervals, and what they run';

@@ -156,6 +156,9 @@ my @calls = (
 	'SELECT hook.cleanup_stuck_webhook_conversations()',
 	'SELECT hook.apply_webhook_retention(1::integer)',
 	"SELECT hook.cleanup_stale_sessions('1 hour'::interval)",
+	(map { "SELECT hook.run_webhook_job('$_'::text)" } split /\n/, sql('SELECT job FROM hook.webhook_job_list()')),
+	(split /\n/, sql('SELECT command FROM hook.webhook_job_list() UNION ALL SELECT by_worker FROM hook.webhook_job_list() WHERE by_worker IS NOT NULL
+		UNION ALL SELECT command FROM hook.webhook_cron_jobs()')),
 	(map { "SELECT * FROM hook.$_" } split /\n/, sql(q{SELECT object_name FROM hook.webhook_privileges() WHERE kind = 'view'})),
 	split /\n/, sql(q{
 		SELECT format('SELECT * FROM hook.%I(%s)', proname, (SELECT string_agg(format('%L::%s', CASE t::regtype::text
@@ -166,7 +169,7 @@ my @calls = (
 			FROM unnest(proargtypes) WITH ORDINALITY x(t, n)))
 		FROM pg_depend JOIN pg_proc p ON p.oid = objid
 		WHERE classid = 'pg_proc'::regclass AND deptype = 'e' AND pronamespace = 'hook'::regnamespace AND prorettype <> 'trigger'::regtype
-			AND proname !~ '^(wahook_revoke|start_)' ORDER BY proname = 'wahook_grant', proname}));
+			AND proname !~ '^(wahook_revoke$|start_)' ORDER BY proname = 'wahook_grant', proname}));
 # What pg_temp holds is found by its name alone: tables of both wahook's names and PostgreSQL's.
 my $temp = join '', map { "CREATE TEMP TABLE $_ ();" } qw(webhook_dlq webhook_conversations webhook_inbox webhook_services pg_extension pg_roles pg_class pg_type pg_policy);
 
