@@ -35,3 +35,26 @@ FROM pg_settings WHERE name LIKE 'wahook.%' ORDER BY name;
 -- Secrets are not in pg_settings; that they exist is all there is to see.
 SELECT 'secret', name FROM unnest(ARRAY['wahook.app_secret', 'wahook.verify_token']) AS name
 WHERE current_setting(name) = '';
+
+-- Every member, what the levels may do with it, and with whose rights it runs; for doc/security.md.
+SELECT 'object', kind, name,
+	coalesce(replace(string_agg(word, ', ' ORDER BY n) FILTER (WHERE level = 'monitor'), 'read, insert, update, delete', 'write'), ''),
+	coalesce(replace(string_agg(word, ', ' ORDER BY n) FILTER (WHERE level = 'service'), 'read, insert, update, delete', 'write'), ''),
+	coalesce(replace(string_agg(word, ', ' ORDER BY n) FILTER (WHERE level = 'admin'), 'read, insert, update, delete', 'write'), ''),
+	rights
+FROM (
+	SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'relation' END AS kind, c.relname AS name,
+		CASE WHEN c.relkind <> 'v' THEN '' WHEN c.reloptions @> '{security_invoker=true}' THEN 'caller' ELSE 'owner' END AS rights
+	FROM members JOIN pg_class c ON classid = 'pg_class'::regclass AND objid = c.oid
+	UNION ALL SELECT 'function', p.proname, CASE WHEN p.prosecdef THEN 'owner' ELSE 'caller' END
+	FROM members JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid
+	UNION ALL SELECT 'type', t.typname, '' FROM members JOIN pg_type t ON classid = 'pg_type'::regclass AND objid = t.oid
+	UNION ALL SELECT 'other', pg_describe_object(classid, objid, 0), '' FROM members
+	WHERE classid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass)) o
+	LEFT JOIN LATERAL (
+		SELECT level, n, CASE privilege WHEN 'SELECT' THEN 'read' WHEN 'EXECUTE' THEN 'call' ELSE lower(privilege) END AS word
+		FROM webhook_privileges() w, unnest('{monitor,service,admin}'::text[]) level,
+			unnest(string_to_array(to_jsonb(w) ->> level, ', ')) WITH ORDINALITY p (privilege, n)
+		WHERE w.kind = o.kind AND w.object_name = o.name) p ON true
+GROUP BY kind, name, rights
+ORDER BY kind, name;

@@ -47,7 +47,7 @@ sub cells
 }
 
 # The catalog.
-my (%functions, %traits, %tables, %views, %settings);
+my (%functions, %traits, %tables, %views, %settings, %objects);
 while (<STDIN>)
 {
 	chomp;
@@ -65,6 +65,11 @@ while (<STDIN>)
 	}
 	elsif ($what eq 'view') { $views{"$name.$rest[0]"} = $rest[1] }
 	elsif ($what eq 'setting') { $settings{$name} = join ', ', @rest }
+	elsif ($what eq 'object')
+	{
+		my $object = shift @rest;
+		$objects{"$name $object"} = join '|', @rest;
+	}
 	elsif ($what eq 'secret') { $settings{$name} = 'string, empty, superuser' }
 }
 
@@ -120,6 +125,21 @@ for my $row (slurp('doc/reference/settings.md') =~ /^(\| `wahook\..*)$/mg)
 	$documented_settings{$name} = join ', ', @rest;
 }
 compare('setting', 'doc/reference/settings.md', \%settings, \%documented_settings);
+
+# Every object, and who may do what with it.
+my %documented_objects;
+my ($every_object) = slurp('doc/security.md') =~ /^## Every object\n(.*)/ms;
+for my $row ($every_object =~ /^(\| `.*)$/mg)
+{
+	my ($object, $kind, @rest) = cells($row);
+	$documented_objects{"$kind $object"} = join '|', @rest;
+}
+compare('object', 'doc/security.md', \%objects, \%documented_objects);
+for my $object (grep { !exists $documented_objects{$_} } sort keys %objects)
+{
+	my ($kind, $name) = split / /, $object, 2;
+	print "\tso add, where it is in order:\n| `$name` | $kind |", map({ $_ eq '' ? ' |' : " $_ |" } split /\|/, $objects{$object}, -1), "\n";
+}
 
 # SQLSTATEs: those that the source raises, under whichever name. Those passed through are not compared.
 my %sqlstates;
