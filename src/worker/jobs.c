@@ -39,6 +39,7 @@ typedef struct Run
 
 static Job jobs[MAX_JOBS];
 static int njobs = 0;
+static wahook_Pause look_pause;
 
 static wahook_Plan look_plan = {"SELECT job, next_run_at FROM @extschema@.webhook_jobs", 0};
 
@@ -121,14 +122,37 @@ run_and_plan(Job *job)
 	job->not_before = done ? ended_at + (ended_at - began_at) : job->pause.until;
 }
 
+/* After a reload: what was in the way may have been a setting. */
+static void
+forget_pauses(void)
+{
+	for (int i = 0; i < njobs; i++)
+	{
+		jobs[i].pause = (wahook_Pause){0};
+		jobs[i].not_before = DT_NOBEGIN;
+	}
+	look_pause = (wahook_Pause){0};
+}
+
 static TimestampTz
 turn(TimestampTz now, int heard)
 {
 	TimestampTz next = DT_NOEND;
 	bool ran = false;
 
+	if ((heard & WAHOOK_WORK_ALL) == WAHOOK_WORK_ALL)
+	{
+		forget_pauses();
+		heard |= WAHOOK_WORK_OVERDUE; /* what was noted while no worker ran */
+	}
+	if (look_pause.failures > 0 && now < look_pause.until)
+		return look_pause.until;
 	if (!wahook_in_transaction(look, NULL))
-		elog(ERROR, "could not find out which jobs are due");
+	{
+		wahook_note_result(&look_pause, false, MAX_PAUSE_S);
+		return look_pause.until;
+	}
+	wahook_note_result(&look_pause, true, MAX_PAUSE_S);
 	for (int i = 0; i < njobs && !wahook_is_to_end(); i++)
 	{
 		Job *job = &jobs[i];

@@ -46,7 +46,7 @@ DECLARE
 	v_ms bigint;
 BEGIN
 	IF v_command IS NULL THEN
-		RAISE EXCEPTION 'job "%" does not exist', coalesce(p_job, 'null')
+		RAISE EXCEPTION 'job "%" does not exist', coalesce(left(p_job, 64), 'null')
 			USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'The jobs are: ' || (SELECT string_agg(job, ', ') FROM @extschema@.webhook_job_list()) || '.';
 	END IF;

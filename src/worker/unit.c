@@ -103,6 +103,7 @@ wahook_process_interrupts(void)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
+	QueryCancelPending = false; /* there is nothing to be cancelled here */
 	CHECK_FOR_INTERRUPTS();
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();

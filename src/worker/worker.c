@@ -244,6 +244,8 @@ run(void)
 			wait_for_work(next);
 		ResetLatch(MyLatch);
 		heard = ConfigReloadPending ? WAHOOK_WORK_ALL : 0;
+		for (size_t i = 0; heard != 0 && i < lengthof(sources); i++)
+			states[i].pause = (wahook_Pause){0};
 		wahook_process_interrupts();
 		heard |= wahook_heard();
 	}
