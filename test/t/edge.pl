@@ -40,7 +40,7 @@ sub send_text { my ($id, $from, $text) = @_; return $function->post_signed($secr
 sub end_leases
 {
 	sql(q{UPDATE webhook_conversations SET lock_expires_at = now() - interval '1 s' WHERE locked_by IS NOT NULL;
-		UPDATE webhook_conversation_queue SET due_at = now() WHERE due_at > now();
+		UPDATE webhook_leases SET expires_at = now() - interval '1 s' WHERE expires_at > now();
 		SELECT cleanup_stuck_webhook_conversations()});
 	return;
 }
@@ -219,17 +219,39 @@ is(forward($claim, bearer => 'wrong')->{status}, 401, 'and one with another bear
 is(sql(q{SELECT count(*) FROM work WHERE message_id LIKE 'wamid.f_'}), '0', 'none did anything');
 my $forwarded = forward($claim);
 is($forwarded->{status}, 200, 'a signed one is processed');
-is_deeply(json($forwarded), { messages => 2, failed => 0 }, 'all of it');
+is_deeply(json($forwarded), { completed => 2, errors => [] }, 'all of it');
 is(sql(q{SELECT count(*) FROM work WHERE message_id LIKE 'wamid.f_'}), '2', 'and what it caused is there');
 is(forward($claim)->{status}, 200, 'once more');
 is(sql(q{SELECT count(*) FROM work WHERE message_id LIKE 'wamid.f_'}), '2', 'does nothing twice');
 sql("SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE locked_by IS NOT NULL");
 
-$claim = claim(delivery(message('wamid.f3', '15550008', 'fail'), message('wamid.f4', '15550008', 'succeed')));
-is(forward($claim)->{status}, 500, 'where one of them fails, the worker is told');
-is(sql(q{SELECT string_agg(whatsapp_message_id, ' ') FROM processed_webhook_messages m JOIN webhook_inbox i ON i.message_id = m.id}),
-	'wamid.f3', 'and only that one waits for its verdict');
+# Of a 500 the worker fails all that it posted. So it must not get one where something was completed.
+$claim = claim(delivery(message('wamid.f3', '15550008', 'fail')));
+$forwarded = forward($claim);
+is($forwarded->{status}, 500, 'where all failed, the worker is told');
+is_deeply(json($forwarded), { completed => 0, errors => ['Error: told to fail wamid.f3'] }, 'and why');
+is(sql(q{SELECT count(*) FROM webhook_inbox}), '1', 'and decides what becomes of it');
 sql("SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE locked_by IS NOT NULL");
+
+$claim = claim(delivery(message('wamid.f4', '15550008', 'succeed')));
+is(forward($claim)->{status}, 200, 'where some failed, the function records it');
+is(entry('wamid.f3'), 'pending: told to fail wamid.f3', 'the one that failed is a dead letter');
+is(sql(q{SELECT count(*) FROM work WHERE message_id = 'wamid.f4'}), '1', 'the other one is done');
+sql("SELECT release_conversation_lock(id, locked_by) FROM webhook_conversations WHERE locked_by IS NOT NULL");
+
+sql(q{UPDATE webhook_services SET strict_order = true});
+$claim = claim(delivery(map { message("wamid.s$_", '15550011', $_ == 2 ? 'fail' : 'succeed') } 1 .. 3));
+is(forward($claim)->{status}, 200, 'a strict service');
+is(sql(q{SELECT string_agg(message_id, ' ') FROM work WHERE message_id LIKE 'wamid.s_'}), 'wamid.s1',
+	'does not go on behind a message that failed');
+is(sql(q{SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL}), '0', 'the rest waits again');
+sql(q{UPDATE webhook_services SET strict_order = false});
+
+# A dead letter of the first generation, without a conversation: there is no lock, and the worker records the rest.
+$forwarded = forward(encode_json({ conversation_id => undef, lock_id => undef, service => 'default', user_id => undef, messages =>
+	[ { whatsapp_message_id => 'wamid.direct', attempt => 2, message => { text => { body => 'succeed' } } } ] }));
+is($forwarded->{status}, 200, 'a dead letter without a conversation');
+is(sql(q{SELECT count(*) FROM work WHERE message_id = 'wamid.direct'}), '1', 'is processed');
 
 # --- What operators see
 

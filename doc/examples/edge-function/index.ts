@@ -4,7 +4,7 @@
 // (which contain phone numbers).
 import { handle } from "./bot.ts";
 import { nameOf, rawBody, Refusal, statusOf } from "./http.ts";
-import { collect, prometheusText } from "./metrics.ts";
+import { health, metrics } from "./metrics.ts";
 import { verify } from "./standard_webhooks.ts";
 import { type Claim, isUnavailable, type Message, sqlstate, Wahook } from "./wahook.ts";
 
@@ -53,22 +53,30 @@ async function processMessage(claim: Claim, message: Message): Promise<unknown> 
   }
 }
 
-/** The messages of a conversation in order. One that fails is retried later, and does not hold up the next. */
+/** The messages of a claim in order. One that fails does not hold up the next, unless its service is strict. */
+async function processMessages(claim: Claim, leasedAt: number, fail: (message: Message, error: unknown) => unknown) {
+  let completed = 0;
+  for (const message of claim.messages) {
+    if (performance.now() - leasedAt > leaseMs / 2) {
+      leasedAt = performance.now();
+      await db.renew(claim, leaseMs);
+    }
+    const error = await processMessage(claim, message);
+    if (!error) completed++;
+    else await fail(message, error);
+    if (error && await db.isStrict(claim.service)) break;
+  }
+  return completed;
+}
+
 async function processClaim(claim: Claim, leasedAt: number): Promise<void> {
   try {
-    for (const message of claim.messages) {
-      if (performance.now() - leasedAt > leaseMs / 2) {
-        leasedAt = performance.now();
-        await db.renew(claim, leaseMs);
-      }
-      const error = await processMessage(claim, message);
-      if (error) await db.fail(claim, message, error);
-    }
+    await processMessages(claim, leasedAt, (message, error) => db.fail(claim, message, error));
   } catch (error) {
     if (sqlstate(error) !== LOCK_LOST) throw error;
     log("warn", "LOCK_LOST", { conversation_id: claim.conversation_id }); // somebody else goes on with it
   } finally {
-    await db.release(claim); // after an error, what is left waits again
+    await db.release(claim); // what is left waits again
   }
 }
 
@@ -127,35 +135,28 @@ async function delivery(request: Request, correlation_id: string): Promise<Respo
   return Response.json({ correlation_id, ...count });
 }
 
-/** The worker posts a claim of its own. What we process is completed here; of a 500 the worker fails what is left. */
+/** The worker posts a claim of its own. Of a 500 it fails all messages; where some are completed, we fail the others. */
 async function internal(request: Request): Promise<Response> {
   const body = await rawBody(request);
   if (!verify(request.headers, body, env.WAHOOK_SIGNING_SECRET, env.WAHOOK_BEARER_TOKEN)) {
     throw new Refusal(401, "not signed by the worker");
   }
   const claim: Claim = JSON.parse(body);
-  let failed = 0;
-  for (const message of claim.messages) if (await processMessage(claim, message)) failed++;
-  return Response.json({ messages: claim.messages.length, failed }, { status: failed ? 500 : 200 });
-}
-
-async function health(): Promise<Response> {
-  const alerts = await db.alerts();
-  return Response.json({ status: alerts.length ? "degraded" : "healthy", alerts });
-}
-
-async function metrics(request: Request): Promise<Response> {
-  const all = await collect(db);
-  if (!/text\/plain|openmetrics/.test(request.headers.get("accept") ?? "")) return Response.json(all);
-  return new Response(prometheusText(all), { headers: { "Content-Type": "text/plain; version=0.0.4" } });
+  const failed: [Message, unknown][] = [];
+  const completed = await processMessages(claim, performance.now(), (...failure) => failed.push(failure));
+  const result = { completed, errors: failed.map(([, error]) => String(error)) };
+  if (failed.length && !completed) return Response.json(result, { status: 500 });
+  for (const failure of failed) await db.fail(claim, ...failure);
+  if (completed + failed.length < claim.messages.length) await db.release(claim);
+  return Response.json(result);
 }
 
 function route(request: Request, correlationId: string): Promise<Response> {
   const url = new URL(request.url);
   const path = url.pathname.split("/").pop(); // Supabase puts the function's name before it
   const get = request.method === "GET";
-  if (get && path === "health") return health();
-  if (get && path === "metrics") return metrics(request);
+  if (get && path === "health") return health(db);
+  if (get && path === "metrics") return metrics(db, request);
   if (path !== "webhook") throw new Refusal(404, "not found");
   if (get) return handshake(url);
   if (request.method !== "POST") throw new Refusal(405, "method not allowed");

@@ -1,9 +1,9 @@
-// What /metrics answers, made of what the monitoring functions and views tell.
+// What /health and /metrics answer, made of what the monitoring functions and views tell.
 import type { Wahook } from "./wahook.ts";
 
 type Row = Record<string, unknown>;
 
-export async function collect(db: Wahook) {
+async function collect(db: Wahook) {
   const [stats, alerts, conversations, dead_letters] = await Promise.all([
     db.stats(),
     db.alerts(),
@@ -26,7 +26,7 @@ function metric(name: string, help: string, rows: Row[], value: string | number,
 }
 
 /** The text that Prometheus reads. */
-export function prometheusText(all: Awaited<ReturnType<typeof collect>>): string {
+function prometheusText(all: Awaited<ReturnType<typeof collect>>): string {
   const { stats, alerts, conversations, dead_letters } = all;
   return [
     ...stats.map((row) =>
@@ -40,4 +40,15 @@ export function prometheusText(all: Awaited<ReturnType<typeof collect>>): string
     metric("wahook_conversations_locked", "those that are locked", conversations, "locked_count", ["status"]),
     metric("wahook_dead_letters", "dead letters of the last 24 hours", dead_letters, "count", ["resolution_status"]),
   ].join("");
+}
+
+export async function health(db: Wahook): Promise<Response> {
+  const alerts = await db.alerts();
+  return Response.json({ status: alerts.length ? "degraded" : "healthy", alerts });
+}
+
+export async function metrics(db: Wahook, request: Request): Promise<Response> {
+  const all = await collect(db);
+  if (!/text\/plain|openmetrics/.test(request.headers.get("accept") ?? "")) return Response.json(all);
+  return new Response(prometheusText(all), { headers: { "Content-Type": "text/plain; version=0.0.4" } });
 }

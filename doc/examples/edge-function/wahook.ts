@@ -23,7 +23,7 @@ export interface Message {
 /** A conversation that is locked for us, with its messages in order. */
 export interface Claim {
   conversation_id: string;
-  lock_id: string;
+  lock_id: string | null; // null: a dead letter without a conversation, whose fate the worker records
   lock_token: string; // only grows; a fencing token for systems outside
   lock_expires_at: string;
   user_id: string;
@@ -154,6 +154,7 @@ export class Wahook {
       this.#connected(async (client) => {
         await client.query("BEGIN");
         await work?.(client);
+        if (!claim.lock_id) return !!await client.query("COMMIT");
         const { rows: [row] } = await this.#call(client, "complete_webhook_messages", {
           p_conversation_id: claim.conversation_id,
           p_lock_id: claim.lock_id,
@@ -186,6 +187,13 @@ export class Wahook {
       p_conversation_id: claim.conversation_id,
       p_lock_id: claim.lock_id,
     });
+  }
+
+  /** Whether a message that failed holds up those behind it. */
+  async isStrict(service: string): Promise<boolean> {
+    const query = `SELECT strict_order FROM ${this.#schema}.webhook_services WHERE name = $1`;
+    const { rows } = await this.#persist(() => this.#connected((client) => client.query(query, [service])));
+    return rows[0]?.strict_order ?? false;
   }
 
   checkRateLimit(identifier: string, bucket: string, tokens = 1) {
