@@ -19,7 +19,10 @@ function delivery(from, ...messages) {
     metadata: { display_phone_number: "15550001111", phone_number_id: "1000" },
     messages: messages.map(([id, body]) => ({ from, id, timestamp: "1760000000", type: "text", text: { body } })),
   };
-  return JSON.stringify({ object: "whatsapp_business_account", entry: [{ id: "1", changes: [{ field: "messages", value }] }] });
+  return JSON.stringify({
+    object: "whatsapp_business_account",
+    entry: [{ id: "1", changes: [{ field: "messages", value }] }],
+  });
 }
 
 const body = delivery("15552223333", ["wamid.1", "A table for two"], ["wamid.2", "at eight"]);
@@ -39,7 +42,15 @@ async function run(code) {
     if (result.error && !/error\./.test(code)) throw new Error(`${name}: ${JSON.stringify(result.error)}`);
     return result;
   };
-  const example = Object.getPrototypeOf(async () => {}).constructor("supabase", "request", "body", "otherBody", "sign", "console", code);
+  const example = Object.getPrototypeOf(async () => {}).constructor(
+    "supabase",
+    "request",
+    "body",
+    "otherBody",
+    "sign",
+    "console",
+    code,
+  );
   await example({ rpc }, request, body, otherBody, sign, print);
   return printed.join("");
 }
@@ -61,7 +72,9 @@ if (fix) writeFileSync(document, text);
 const refusals = /^(WH|22|23|55|42704|2201W)/;
 for (const name of functions.split(",")) {
   const { names, required, volatility } = rest.cache.find((f) => f.name === name) ?? {};
-  const attempts = [names, names.slice(0, required)].map((given) => Object.fromEntries(given.map((arg) => [arg, null])));
+  const attempts = [names, names.slice(0, required)].map((given) =>
+    Object.fromEntries(given.map((arg) => [arg, null]))
+  );
   for (const args of attempts) {
     const { error } = await client.rpc(name, args);
     if (error && !refusals.test(error.code)) {

@@ -26,9 +26,13 @@ async function readCache(client, schema) {
 
 /** The one function of this name that has all these arguments, and all of whose other arguments have defaults. */
 function resolve(cache, name, given) {
-  const found = cache.filter((f) => f.name === name && given.every((arg) => f.names.includes(arg)) &&
-    f.names.slice(0, f.required).every((arg) => given.includes(arg)));
-  if (found.length > 1) throw Object.assign(new Error(`more than one function ${name}`), { status: 300, code: "PGRST203" });
+  const found = cache.filter((f) =>
+    f.name === name && given.every((arg) => f.names.includes(arg)) &&
+    f.names.slice(0, f.required).every((arg) => given.includes(arg))
+  );
+  if (found.length > 1) {
+    throw Object.assign(new Error(`more than one function ${name}`), { status: 300, code: "PGRST203" });
+  }
   if (!found.length) throw Object.assign(new Error(`no function ${name}(${given})`), { status: 404, code: "PGRST202" });
   return found[0];
 }
@@ -36,7 +40,9 @@ function resolve(cache, name, given) {
 function statement(schema, f, given, fromBody) {
   const type = (arg) => f.types[f.names.indexOf(arg)];
   const scalar = !f.composite;
-  const args = given.map((arg, i) => `${ident(arg)} := ${fromBody ? `pgrst_body.${ident(arg)}` : `$${i + 1}::${type(arg)}`}`).join(", ");
+  const args = given.map((arg, i) =>
+    `${ident(arg)} := ${fromBody ? `pgrst_body.${ident(arg)}` : `$${i + 1}::${type(arg)}`}`
+  ).join(", ");
   const fn = `${ident(schema)}.${ident(f.name)}(${args})`;
   const call = scalar ? `(SELECT ${fn} pgrst_scalar) pgrst_call` : `${fn} pgrst_call`;
   const body = !fromBody || !given.length ? `FROM ${call}` : `FROM (SELECT $1::json AS json_data) pgrst_payload,
@@ -74,7 +80,10 @@ export async function serve({ connectionString, schema, role }) {
            set_config('request.path', $4, true), set_config('request.headers', '{}', true), set_config('request.cookies', '{}', true)`,
         [role, JSON.stringify({ role }), method, `/rpc/${name}`],
       );
-      const { rows } = await client.query(statement(schema, f, given, fromBody), fromBody ? (given.length ? [body] : []) : Object.values(args));
+      const { rows } = await client.query(
+        statement(schema, f, given, fromBody),
+        fromBody ? (given.length ? [body] : []) : Object.values(args),
+      );
       await client.query("COMMIT");
       return { status: f.void ? 204 : 200, body: f.void ? undefined : rows[0].body };
     } catch (error) {
@@ -91,7 +100,12 @@ export async function serve({ connectionString, schema, role }) {
     for await (const chunk of request) chunks.push(chunk);
     let answer;
     try {
-      answer = await call(request.method, url.pathname.replace(/^\/rpc\//, ""), Buffer.concat(chunks).toString(), url.searchParams);
+      answer = await call(
+        request.method,
+        url.pathname.replace(/^\/rpc\//, ""),
+        Buffer.concat(chunks).toString(),
+        url.searchParams,
+      );
     } catch (error) {
       const { code, message, detail: details, hint } = error;
       answer = { status: error.status ?? status[code] ?? 400, body: JSON.stringify({ code, message, details, hint }) };

@@ -1,0 +1,124 @@
+# The recipes in doc/recipes that are programs: workers that pull.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Edge;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Wahook;
+
+my $tmp = PostgreSQL::Test::Utils::tempdir();
+my $node = new_node('recipes', "listen_addresses = '127.0.0.1'", 'log_statement = none');
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE worker LOGIN;
+SELECT wahook_grant('worker', 'service');
+CREATE TABLE work (n bigint GENERATED ALWAYS AS IDENTITY, message_id text NOT NULL, conversation_id uuid, worker text);
+GRANT INSERT ON work TO worker;
+CREATE TABLE orders (message_id text, what text);
+GRANT INSERT ON orders TO worker;
+SQL
+
+sub sql { return $node->safe_psql('postgres', @_) }
+
+# A program of doc/recipes beside the packages that it imports; its handler is the test's, unless another is named.
+sub start_worker
+{
+	my ($name, %env) = @_;
+	my $handler = delete $env{handler} // "$tmp/test-handler.mjs";
+	my $worker = { name => $name, log => "$tmp/$name.log" };
+	local %ENV = (%ENV, NAME => $name, DATABASE_URL => 'postgres://worker@127.0.0.1:' . $node->port . '/postgres', %env);
+	$worker->{run} = IPC::Run::start([ 'node', "$tmp/pull-worker.mjs", $handler ], '<', '/dev/null', '>>', $worker->{log}, '2>>', $worker->{log});
+	return $worker;
+}
+
+sub stop_worker
+{
+	my ($worker, $signal) = @_;
+	$worker->{run}->signal($signal);
+	$worker->{run}->finish;
+	note slurp_file($worker->{log});
+	return $worker->{run}->full_result(0);
+}
+
+sub receive
+{
+	my ($from, @messages) = @_;
+	sql('SELECT FROM receive_webhook($$' . delivery(map { message($_->[0], $from, $_->[1]) } @messages) . '$$)');
+	return;
+}
+
+sub processed { my ($id) = @_; return "SELECT count(*) = 1 FROM work WHERE message_id = '$id'" }
+
+symlink Edge::root() . '/test/edge/node_modules', "$tmp/node_modules" or die $!;
+system('cp', glob(Edge::root() . '/doc/recipes/*.mjs'), $tmp) == 0 or die;
+system('cp', Edge::root() . '/test/edge/handler.mjs', "$tmp/test-handler.mjs") == 0 or die;
+
+# Two workers, ten users, a message that fails among those of each.
+for my $user (0 .. 9)
+{
+	receive("1555$user", map { [ "wamid.$user.$_", $_ == 3 ? 'fail' : 'work' ] } 1 .. 6);
+}
+my @workers = map { start_worker($_) } qw(one two);
+await($node, 'SELECT count(*) = 50 FROM work', 'all that do not fail are processed');
+is(sql(q{SELECT count(*) FROM webhook_dlq WHERE resolution_status = 'pending' AND error = 'told to fail'}), '10', 'those that fail are dead letters');
+sql(q{UPDATE webhook_dlq SET next_retry_at = now(); SELECT process_dead_letter_queue()});
+await($node, 'SELECT count(*) = 60 FROM work', 'and are processed later');
+is(sql('SELECT count(*) FROM (SELECT message_id FROM work GROUP BY 1 HAVING count(*) > 1) twice'), '0', 'none twice');
+is(sql(q{SELECT count(*) FROM (SELECT n, lag(n) OVER (PARTITION BY conversation_id ORDER BY split_part(message_id, '.', 3)::int) AS before
+	FROM work WHERE message_id NOT LIKE '%.3') w WHERE n < before}), '0', 'in the order of their conversations');
+stop_worker($workers[1], 'TERM');
+
+# Errors of the work, and handlers that hang.
+receive('15551', [ 'wamid.break', 'break' ]);
+await($node, q{SELECT count(*) = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.break'}, 'work that fails is a failure');
+is(stop_worker($workers[0], 'TERM'), 0, 'a worker ends when it is asked to');
+my $impatient = start_worker('impatient', TIMEOUT_MS => 200);
+receive('15551', [ 'wamid.hang', 'hang' ]);
+await($node, q{SELECT count(*) = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.hang'}, 'so is a handler that hangs');
+stop_worker($impatient, 'TERM');
+
+# A lease is renewed for as long as the work takes.
+my $renewing = start_worker('renewing', LEASE_MS => 3000, TIMEOUT_MS => 600_000);
+receive('15552', [ 'wamid.long', "wait $tmp/long" ]);
+await($node, q{SELECT lock_expires_at > locked_at + interval '4 s' FROM webhook_conversations WHERE whatsapp_phone = '15552'}, 'renewed');
+append_to_file("$tmp/long", '');
+await($node, processed('wamid.long'), 'and processed at last');
+
+# Who is told to stop finishes what it has begun, and leaves the rest.
+receive('15553', [ 'wamid.last', "wait $tmp/last" ], [ 'wamid.rest', 'work' ]);
+await($node, q{SELECT locked_by IS NOT NULL FROM webhook_conversations WHERE whatsapp_phone = '15553'}, 'it is at work');
+$renewing->{run}->signal('TERM');
+append_to_file("$tmp/last", '');
+is(stop_worker($renewing, 'CONT'), 0, 'ends');
+is(sql(q{SELECT string_agg(message_id, ' ') FROM work WHERE message_id IN ('wamid.last', 'wamid.rest')}), 'wamid.last', 'when the message is done');
+is(sql('SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL'), '0', 'nothing stays locked');
+
+# One that is killed leaves its lease; when that is over, another goes on. Work half done is not done.
+my $killed = start_worker('killed', TIMEOUT_MS => 600_000);
+await($node, processed('wamid.rest'), 'what the former left is processed');
+receive('15554', [ 'wamid.killed', "wait $tmp/killed" ]);
+await($node, q{SELECT locked_by IS NOT NULL FROM webhook_conversations WHERE whatsapp_phone = '15554'}, 'it is at work');
+stop_worker($killed, 'KILL');
+sql(q{UPDATE webhook_conversations SET lock_expires_at = now() - interval '1 s' WHERE locked_by IS NOT NULL;
+	UPDATE webhook_leases SET expires_at = now() - interval '1 s'; SELECT cleanup_stuck_webhook_conversations()});
+append_to_file("$tmp/killed", '');
+my $next = start_worker('next');
+await($node, processed('wamid.killed'), 'another goes on');
+is(sql(q{SELECT worker FROM work WHERE message_id = 'wamid.killed'}), 'next', 'once');
+
+# The database goes away and comes back.
+$node->restart;
+receive('15555', [ 'wamid.back', 'work' ]);
+await($node, processed('wamid.back'), 'a worker outlives a restart of the server');
+is(stop_worker($next, 'TERM'), 0, 'ends');
+
+# The handler that comes with it.
+my $shown = start_worker('shown', handler => "$tmp/handler.mjs");
+receive('15556', [ 'wamid.order', 'A table for two' ]);
+await($node, q{SELECT what = 'A table for two' FROM orders WHERE message_id = 'wamid.order'}, 'the handler as it is in the recipes');
+is(stop_worker($shown, 'INT'), 0, 'ends');
+unlike(slurp_file($shown->{log}), qr/wamid|table/, 'its log has neither ids nor texts');
+
+done_testing();
