@@ -37,9 +37,10 @@ static wahook_Plan lock_plan =
 static wahook_Plan end_plan =
 	{"WITH recorded AS ("
 	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
-	 " conversation_id, service, started_at, finished_at, duration_ms, error)"
+	 " conversation_id, service, started_at, finished_at, duration_ms, error,"
+	 " error_stack)"
 	 " SELECT coalesce(m.id, d.id), d.retry_count + 2, $2, d.conversation_id, d.service, $8, $7,"
-	 " $10, $5"
+	 " $10, $5, $6"
 	 " FROM @extschema@.webhook_dlq d LEFT JOIN @extschema@.processed_webhook_messages m"
 	 " ON m.whatsapp_message_id = d.whatsapp_message_id WHERE d.id = $1)"
 	 " UPDATE @extschema@.webhook_dlq AS d SET resolution_status = $3, retry_count = $4,"

@@ -27,6 +27,8 @@ CREATE INDEX webhook_dlq_due_idx
 	ON @extschema@.webhook_dlq (next_retry_at) WHERE resolution_status = 'pending';
 CREATE INDEX webhook_dlq_leased_idx
 	ON @extschema@.webhook_dlq (retry_lease_until) WHERE resolution_status = 'retrying';
+CREATE INDEX webhook_dlq_direct_idx ON @extschema@.webhook_dlq (service, next_retry_at)
+	WHERE resolution_status = 'pending' AND conversation_id IS NULL;
 CREATE INDEX webhook_dlq_created_idx ON @extschema@.webhook_dlq (created_at);
 COMMENT ON TABLE @extschema@.webhook_dlq IS
 	'the dead letter queue: messages whose processing failed, one entry a message';
@@ -62,6 +64,7 @@ CREATE TABLE @extschema@.webhook_delivery_attempts (
 	finished_at timestamptz NOT NULL,
 	duration_ms integer,
 	error text,
+	error_stack text,
 	PRIMARY KEY (message_id, seq)
 );
 ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq
@@ -72,6 +75,8 @@ COMMENT ON TABLE @extschema@.webhook_delivery_attempts IS
 	'every attempt at a message: when, how long, how it ended';
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.message_id IS
 	'processed_webhook_messages.id, or webhook_dlq.id of a dead letter that was added by hand';
+COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.error_stack IS
+	'what more is known of a failure: detail and context, or what the endpoint answered';
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.outcome IS
 	'succeeded; failed: reported as failed; lost: its holder vanished and the lease ran out';
 
