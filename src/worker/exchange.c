@@ -35,6 +35,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 		exchange->refused = true;
 		return CURL_SOCKET_BAD;
 	}
+	exchange->tried = true;
 	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -130,8 +131,7 @@ wahook_free_exchange(wahook_Exchange *exchange)
 		curl_easy_cleanup(exchange->easy);
 	curl_slist_free_all(exchange->headers);
 	free(exchange->body);
-	if (exchange->answer != NULL)
-		wahook_http_free_answer(exchange->answer);
+	wahook_http_free_answer(exchange->answer);
 	free(exchange);
 }
 
@@ -240,9 +240,10 @@ set_what(wahook_Exchange *exchange, const wahook_HttpRequest *request)
 
 /* libcurl would make a guess at the scheme of a URL without one. */
 static bool
-has_scheme(const char *url)
+has_scheme(const char *url, bool allow_http)
 {
-	return strncasecmp(url, "https://", 8) == 0 || strncasecmp(url, "http://", 7) == 0;
+	return strncasecmp(url, "https://", 8) == 0 ||
+		   (allow_http && strncasecmp(url, "http://", 7) == 0);
 }
 
 wahook_Exchange *
@@ -258,7 +259,7 @@ wahook_new_exchange(const wahook_HttpRequest *request, CURLcode *code)
 	exchange->arg = request->arg;
 	*code = allocate(exchange, request);
 	if (*code == CURLE_OK)
-		*code = has_scheme(request->url) ? CURLE_OK : CURLE_URL_MALFORMAT;
+		*code = has_scheme(request->url, request->allow_http) ? CURLE_OK : CURLE_URL_MALFORMAT;
 	if (*code == CURLE_OK)
 		*code = set_where(exchange, request);
 	if (*code == CURLE_OK)
@@ -283,6 +284,8 @@ outcome_of(const wahook_Exchange *exchange, CURLcode code)
 		case CURLE_OPERATION_TIMEDOUT:
 			return WAHOOK_HTTP_TIMED_OUT;
 		case CURLE_COULDNT_CONNECT:
+			return exchange->refused && !exchange->tried ? WAHOOK_HTTP_ADDRESS_REFUSED
+														 : WAHOOK_HTTP_BROKEN;
 		case CURLE_ABORTED_BY_CALLBACK:
 			return exchange->refused ? WAHOOK_HTTP_ADDRESS_REFUSED : WAHOOK_HTTP_BROKEN;
 		case CURLE_PEER_FAILED_VERIFICATION:
@@ -292,7 +295,6 @@ outcome_of(const wahook_Exchange *exchange, CURLcode code)
 		case CURLE_USE_SSL_FAILED:
 			return WAHOOK_HTTP_BAD_TLS;
 		case CURLE_URL_MALFORMAT:
-		case CURLE_UNSUPPORTED_PROTOCOL:
 		case CURLE_LOGIN_DENIED:
 			return WAHOOK_HTTP_BAD_REQUEST;
 		default:
@@ -314,8 +316,7 @@ describe(wahook_HttpAnswer *answer, const wahook_Exchange *exchange, CURLcode co
 			break;
 		case WAHOOK_HTTP_BAD_REQUEST:
 			/* libcurl's own words may quote the URL, and with it a password. */
-			problem = code == CURLE_UNSUPPORTED_PROTOCOL ? "the scheme of the URL is not allowed"
-														 : "the URL or a header is not valid";
+			problem = "the URL is not valid, its scheme not allowed, or a header not valid";
 			break;
 		default:
 			if (exchange->header_bytes > MAX_HEADER_BYTES)

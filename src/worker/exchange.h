@@ -15,7 +15,8 @@ typedef struct wahook_Exchange
 	size_t max_body;
 	size_t header_bytes;
 	wahook_Networks networks;
-	bool refused; /* an address */
+	bool refused; /* one of its addresses */
+	bool tried;   /* another one */
 	char error[CURL_ERROR_SIZE];
 	wahook_HttpDone done;
 	void *arg;

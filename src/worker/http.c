@@ -157,6 +157,8 @@ wahook_http_start(const wahook_HttpRequest *request)
 void
 wahook_http_free_answer(wahook_HttpAnswer *answer)
 {
+	if (answer == NULL)
+		return;
 	free(answer->body);
 	free(answer);
 }

@@ -82,6 +82,8 @@ extern void wahook_http_ready(int fd, bool read, bool write);
 /* Waits by itself, at most so long, for a process that is about to end. A signal ends the wait. */
 extern void wahook_http_wait(int timeout_ms);
 extern void wahook_http_turn(void);
+
+/* Null is nothing to free. */
 extern void wahook_http_free_answer(wahook_HttpAnswer *answer);
 
 #endif

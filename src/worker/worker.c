@@ -21,7 +21,7 @@
 
 #define MAX_PAUSE_S 300
 
-static const wahook_Source *const sources[] = {&wahook_jobs_source};
+static const wahook_Source *const sources[] = {&wahook_jobs_source, &wahook_http_source};
 
 /* What the loop knows of a source. */
 typedef struct State
@@ -42,8 +42,6 @@ typedef struct Turn
 static State states[lengthof(sources)];
 static MemoryContext turn_context;
 static WaitEventSet *wait_set = NULL;
-static wahook_Socket waited_for[WAHOOK_MAX_SOCKETS];
-static int nwaited_for = 0;
 static int slot_number = -1;
 
 static void
@@ -171,17 +169,24 @@ all_turns(int heard)
 	return next;
 }
 
-/* The set is kept as long as the same sockets are waited for. */
+/* The set is kept as long as the sockets are the same: a number alone does not tell. */
 static void
 prepare_wait(void)
 {
-	static wahook_Socket wanted[WAHOOK_MAX_SOCKETS];
+	static unsigned seen = 0;
+	wahook_Socket wanted[WAHOOK_MAX_SOCKETS];
+	unsigned changed = 0;
 	int n = 0;
 
 	for (size_t i = 0; i < lengthof(sources); i++)
+	{
+		unsigned of_source = 0;
+
 		if (sources[i]->sockets)
-			n += sources[i]->sockets(&wanted[n], WAHOOK_MAX_SOCKETS - n);
-	if (wait_set && n == nwaited_for && memcmp(wanted, waited_for, n * sizeof(wahook_Socket)) == 0)
+			n += sources[i]->sockets(&wanted[n], WAHOOK_MAX_SOCKETS - n, &of_source);
+		changed += of_source;
+	}
+	if (wait_set && changed == seen)
 		return;
 	if (wait_set)
 		FreeWaitEventSet(wait_set);
@@ -190,8 +195,7 @@ prepare_wait(void)
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	for (int i = 0; i < n; i++)
 		AddWaitEventToSet(wait_set, wanted[i].events, wanted[i].fd, NULL, NULL);
-	memcpy(waited_for, wanted, n * sizeof(wahook_Socket));
-	nwaited_for = n;
+	seen = changed;
 }
 
 static void
@@ -201,7 +205,10 @@ tell_source(void *arg)
 
 	for (size_t i = 0; i < lengthof(sources); i++)
 		if (sources[i]->on_socket)
+		{
 			sources[i]->on_socket(event->fd, event->events);
+			states[i].due_at = DT_NOBEGIN;
+		}
 }
 
 /* Milliseconds, rounded up, so as not to wake just before the time; -1: for ever. */

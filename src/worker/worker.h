@@ -35,8 +35,12 @@ typedef struct wahook_Source
 	 */
 	TimestampTz (*turn)(TimestampTz now, int heard);
 
-	/* Both null, or: which sockets to wait for, at most max; and what happened on one of them. */
-	int (*sockets)(wahook_Socket *sockets, int max);
+	/*
+	 * Both null, or: which sockets to wait for, at most max; and what happened on one of them, perhaps
+	 * one of another source, after which a turn follows. changed is another number whenever the list
+	 * is, or has another socket by a number that it had before.
+	 */
+	int (*sockets)(wahook_Socket *sockets, int max, unsigned *changed);
 	void (*on_socket)(pgsocket fd, uint32 events);
 
 	/* Null, or: the worker is about to exit. Units still run, but SIGTERM has a second meaning now. */
@@ -45,6 +49,7 @@ typedef struct wahook_Source
 
 /* The sources, in the order of their turns. */
 extern const wahook_Source wahook_jobs_source;
+extern const wahook_Source wahook_http_source;
 
 /* Changes which notes call for turns of a source: what no source wants costs the sessions nothing. */
 extern void wahook_source_wants(const wahook_Source *source, int wants);
