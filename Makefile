@@ -19,7 +19,7 @@ OBJS = $(patsubst %.c,%.o,src/wahook.c $(sort $(wildcard src/*/*.c)))
 SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/core/event.sql src/core/seed.sql \
 	src/conversation/tables.sql src/ingest/service_tables.sql src/ingest/tables.sql src/retry/tables.sql src/agent/tables.sql \
 	src/conversation/state.sql src/conversation/functions.sql src/conversation/triggers.sql \
-	src/ingest/functions.sql \
+	src/ingest/functions.sql src/ingest/services.sql src/ingest/routes.sql \
 	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
 	src/retry/service.sql src/retry/processor.sql src/retry/circuit.sql \
 	src/ingest/rate_limit.sql src/agent/sessions.sql \
@@ -30,7 +30,7 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS = install monitor contract seeds seeds_admin sessions rate_limit circuits circuits_admin retention \
 	signature signature_admin receive fixtures lock claim claim_admin conversation message_json \
-	conversation_state dead_letters dead_letters_admin handlers_admin services extended http
+	conversation_state dead_letters dead_letters_admin handlers_admin services routes flags extended http
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
 REGRESS_SERVICE = monitor contract seeds sessions rate_limit circuits \
 	signature receive fixtures lock claim conversation \

@@ -7,6 +7,7 @@
 #include "core/errors.h"
 #include "core/settings.h"
 #include "ingest/json.h"
+#include "ingest/update.h"
 
 void
 wahook_parse_delivery(text *body, wahook_Delivery *delivery)
@@ -31,4 +32,22 @@ wahook_parse_delivery(text *body, wahook_Delivery *delivery)
 				 errdetail("The body can't be read: %s.", problem),
 				 errhint(
 					 "Answer with 400. Meta sends application/json; a proxy may have compressed, cut or changed the body.")));
+}
+
+void
+wahook_parse_message(const char *message, wahook_Update *update)
+{
+	wahook_Span raw = {message, strlen(message)};
+
+	memset(update, 0, sizeof(*update));
+	wahook_json_begin();
+	PG_TRY();
+	{
+		wahook_read_lone_message(update, raw, wahook_max_json_depth);
+	}
+	PG_FINALLY();
+	{
+		wahook_json_end();
+	}
+	PG_END_TRY();
 }

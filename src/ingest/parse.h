@@ -11,4 +11,7 @@
  */
 extern void wahook_parse_delivery(text *body, wahook_Delivery *delivery);
 
+/* Reads kind and sender of a message alone; nothing is filled in where it is none. */
+extern void wahook_parse_message(const char *message, wahook_Update *update);
+
 #endif

@@ -110,9 +110,9 @@ wahook_receive_webhook(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum(outcome->update->kind);
 		nulls[2] = !outcome->has_conversation;
 		values[2] = UUIDPGetDatum(&outcome->conversation_id);
-		nulls[3] = !outcome->has_conversation;
+		nulls[3] = !outcome->has_conversation || outcome->service == NULL;
 		if (!nulls[3])
-			values[3] = CStringGetTextDatum("default");
+			values[3] = CStringGetTextDatum(outcome->service);
 		values[4] = CStringGetTextDatum(outcome->outcome);
 		values[5] = UUIDPGetDatum(&intake.correlation_id);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

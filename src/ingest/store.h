@@ -22,8 +22,11 @@ typedef struct wahook_Outcome
 	const struct wahook_Outcome *repeats; /* below: of messages; null: the first in its delivery */
 	bool announce;
 	bool claimed; /* with its conversation, in the same call */
+	bool accepted; /* it is a new one, and stored */
 	pg_uuid_t message_id;
 	Datum payload;
+	const char *service;
+	const struct wahook_Route *route; /* that led there; null: none */
 } wahook_Outcome;
 
 typedef struct wahook_Intake

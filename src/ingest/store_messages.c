@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 
+#include "lib/qunique.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -17,10 +18,12 @@
 #include "core/table.h"
 #include "core/tables.h"
 #include "core/uuid.h"
+#include "ingest/config.h"
 #include "ingest/queue.h"
+#include "ingest/routing.h"
 
 static wahook_Plan known_plan =
-	{"SELECT m.n::integer, p.conversation_id FROM unnest($1) WITH ORDINALITY AS m (id, n)"
+	{"SELECT m.n::integer, p.conversation_id, p.service FROM unnest($1) WITH ORDINALITY AS m (id, n)"
 	 " JOIN @extschema@.processed_webhook_messages p ON p.whatsapp_message_id = m.id",
 	 1,
 	 {TEXTARRAYOID}};
@@ -102,6 +105,7 @@ set_known_apart(wahook_Outcome **messages, int n)
 		Datum id = wahook_result(i, 2, &isnull);
 
 		message->outcome = "duplicate";
+		message->service = wahook_result_text(i, 3);
 		message->has_conversation = !isnull;
 		if (!isnull)
 			message->conversation_id = *DatumGetUUIDP(id);
@@ -169,6 +173,24 @@ resolve_senders(wahook_Outcome **messages, int n)
 	return n;
 }
 
+/* Most messages of a delivery are for one service: its name as a value, made once. */
+typedef struct ServiceDatum
+{
+	const char *name;
+	Datum value;
+} ServiceDatum;
+
+static Datum
+service_datum(ServiceDatum *last, const char *name)
+{
+	if (last->name != name)
+	{
+		last->name = name;
+		last->value = CStringGetTextDatum(name);
+	}
+	return last->value;
+}
+
 /*
  * Inserts the messages that are not there yet; the others are duplicates. In the order of the
  * message ids, so that two deliveries with the same messages in another order can't deadlock. This
@@ -182,6 +204,7 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	wahook_Table table;
 	Datum values[WAHOOK_MAX_COLUMNS] = {0};
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
+	ServiceDatum service = {0};
 
 	for (int i = 0; i < n; i++)
 		sorted[i] = messages[i];
@@ -191,7 +214,6 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 								   "processed_webhook_messages_pkey");
 	values[Anum_message_correlation_id - 1] = UUIDPGetDatum(&intake->correlation_id);
 	values[Anum_message_received_at - 1] = TimestampTzGetDatum(intake->now);
-	values[Anum_message_service - 1] = CStringGetTextDatum("default");
 	nulls[Anum_message_processed_at - 1] = true;
 	nulls[Anum_message_processing_time_ms - 1] = true;
 	for (int i = 0; i < n; i++)
@@ -204,17 +226,12 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		values[Anum_message_whatsapp_message_id - 1] = CStringGetTextDatum(message->update->id);
 		values[Anum_message_conversation_id - 1] = UUIDPGetDatum(&message->conversation_id);
 		values[Anum_message_kind - 1] = CStringGetTextDatum(message->update->kind);
+		values[Anum_message_service - 1] = service_datum(&service, message->service);
 		values[Anum_message_payload - 1] = message->payload;
-		message->outcome =
-			wahook_insert_new_row(&table, values, nulls, Natts_message) ? "accepted" : "duplicate";
+		message->accepted = wahook_insert_new_row(&table, values, nulls, Natts_message);
+		message->outcome = message->accepted ? "accepted" : "duplicate";
 	}
 	wahook_close_table(&table);
-}
-
-static bool
-is_accepted(const wahook_Outcome *message)
-{
-	return message->outcome[0] == 'a';
 }
 
 static void
@@ -231,9 +248,9 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	Datum values[WAHOOK_MAX_COLUMNS];
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
 	wahook_Table inbox;
+	ServiceDatum service = {0};
 
 	wahook_open_table(&inbox, "webhook_inbox", "webhook_inbox_pkey");
-	values[Anum_inbox_service - 1] = CStringGetTextDatum("default");
 	values[Anum_inbox_attempts - 1] = Int32GetDatum(0);
 	values[Anum_inbox_losses - 1] = Int32GetDatum(0);
 	values[Anum_inbox_enqueued_at - 1] = TimestampTzGetDatum(intake->now);
@@ -242,8 +259,9 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		const wahook_Update *update = messages[i]->update;
 		bool announce = messages[i]->announce;
 
-		if (!is_accepted(messages[i]))
+		if (!messages[i]->accepted)
 			continue;
+		values[Anum_inbox_service - 1] = service_datum(&service, messages[i]->service);
 		values[Anum_inbox_conversation_id - 1] = UUIDPGetDatum(&messages[i]->conversation_id);
 		values[Anum_inbox_seq - 1] = wahook_next_value(&inbox);
 		values[Anum_inbox_message_id - 1] = UUIDPGetDatum(&messages[i]->message_id);
@@ -260,35 +278,53 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	wahook_close_table(&inbox);
 }
 
-static int
-compare_uuids(const void *a, const void *b)
+/* A conversation that a service is to look at. */
+typedef struct Look
 {
-	return memcmp(a, b, sizeof(pg_uuid_t));
+	const pg_uuid_t *conversation_id;
+	const char *service;
+} Look;
+
+static int
+compare_looks(const void *a, const void *b)
+{
+	const Look *left = a;
+	const Look *right = b;
+	int order = memcmp(left->conversation_id, right->conversation_id, sizeof(pg_uuid_t));
+
+	if (order != 0 || left->service == right->service)
+		return order;
+	return strcmp(left->service, right->service);
 }
 
-/* A queue row for each conversation that got a message; it commits together with the message. */
+/*
+ * A queue row for each service of each conversation that got a message; it commits together with
+ * the message. One that waits for a quiet moment is looked at when there could be one.
+ */
 void
 wahook_queue_messages(const wahook_Intake *intake)
 {
-	pg_uuid_t *ids = palloc_array(pg_uuid_t, Max(intake->n, 1));
-	Datum service = CStringGetTextDatum("default");
+	Look *looks = palloc_array(Look, Max(intake->n, 1));
+	ServiceDatum service = {0};
 	wahook_Table queue;
-	int nids = 0;
+	int n = 0;
 
 	for (int i = 0; i < intake->n; i++)
 	{
 		const wahook_Outcome *outcome = &intake->outcomes[i];
 
-		if (outcome->update->class == WAHOOK_MESSAGE && is_accepted(outcome) && !outcome->claimed)
-			ids[nids++] = outcome->conversation_id;
+		if (outcome->accepted && !outcome->claimed)
+			looks[n++] = (Look){&outcome->conversation_id, outcome->service};
 	}
-	if (nids == 0)
+	if (n == 0)
 		return;
-	qsort(ids, nids, sizeof(pg_uuid_t), compare_uuids);
+	qsort(looks, n, sizeof(Look), compare_looks);
+	n = qunique(looks, n, sizeof(Look), compare_looks);
 	wahook_open_queue(&queue);
-	for (int i = 0; i < nids; i++)
-		if (i == 0 || compare_uuids(&ids[i - 1], &ids[i]) != 0)
-			wahook_queue_conversation(&queue, &ids[i], service, intake->now);
+	for (int i = 0; i < n; i++)
+		wahook_queue_conversation(&queue, looks[i].conversation_id,
+								  service_datum(&service, looks[i].service),
+								  intake->now + wahook_debounce_us(looks[i].service));
 	wahook_close_table(&queue);
 }
 
@@ -306,6 +342,7 @@ name_repeated(wahook_Outcome **messages, int n)
 		{
 			messages[i]->has_conversation = first->has_conversation;
 			messages[i]->conversation_id = first->conversation_id;
+			messages[i]->service = first->service;
 		}
 	}
 }
@@ -317,7 +354,7 @@ log_duplicates(const wahook_Intake *intake, wahook_Outcome **messages, int n)
 	{
 		wahook_Event event;
 
-		if (is_accepted(messages[i]))
+		if (messages[i]->accepted)
 			continue;
 		wahook_event_begin(&event, "WEBHOOK_DUPLICATE_DETECTED", false);
 		wahook_event_text(&event, "whatsapp_message_id", messages[i]->update->id);
@@ -349,7 +386,9 @@ wahook_store_messages(wahook_Intake *intake)
 	nnew = resolve_senders(messages, n);
 	if (nnew > 0)
 	{
+		wahook_route_messages(messages, nnew);
 		accept(intake, messages, nnew);
+		wahook_clear_states(messages, nnew);
 		enqueue(intake, messages, nnew);
 	}
 	name_repeated(&messages[nnew], n - nnew);

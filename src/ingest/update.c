@@ -171,6 +171,20 @@ message_kind(const wahook_Change *change, const json_t *message)
 	return kind;
 }
 
+void
+wahook_read_lone_message(wahook_Update *update, wahook_Span raw, int max_depth)
+{
+	const char *reason;
+	const json_t *message = wahook_parse_json(raw, max_depth, &reason);
+	wahook_Change change = {0};
+	Context context = {.change = &change};
+
+	if (!json_is_object(message))
+		return;
+	read_sender(&context, update, message);
+	update->kind = message_kind(&change, message);
+}
+
 static void
 read_message(Context *context, wahook_Span raw, const json_t *message)
 {

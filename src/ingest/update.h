@@ -20,4 +20,7 @@ extern void wahook_keep_storable(wahook_Delivery *delivery, const wahook_Change 
 extern bool wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span whole,
 							   int max_depth);
 
+/* Fills in kind and sender of a message that stands alone; nothing where it is no message. */
+extern void wahook_read_lone_message(wahook_Update *update, wahook_Span raw, int max_depth);
+
 #endif
