@@ -87,25 +87,56 @@ SELECT pg_temp.complete('274');
 SELECT duration_ms FROM webhook_delivery_attempts WHERE outcome = 'lost' ORDER BY duration_ms DESC LIMIT 1;
 DELETE FROM webhook_dlq WHERE whatsapp_message_id ~ '^cla';
 
--- Messages of two services in one conversation: a claim has those at the head that are for one service.
+-- Messages of two services in one conversation: each has a line of its own, under the one lock.
 INSERT INTO webhook_services (name) VALUES ('cla_other');
 SELECT pg_temp.receive('275', 'cla.11', 'cla.12', 'cla.13');
 UPDATE webhook_inbox SET service = 'cla_other' WHERE message_id = (SELECT id FROM processed_webhook_messages WHERE whatsapp_message_id = 'cla.12');
+INSERT INTO webhook_conversation_queue (conversation_id, service, due_at) SELECT id, 'cla_other', now() FROM webhook_conversations WHERE user_id = '275';
 SELECT * FROM pg_temp.claim(1, 'cla_other');
 SELECT * FROM pg_temp.claim(1, 'default');
-SELECT pg_temp.complete('275');
-SELECT * FROM pg_temp.claim(1, 'default');
-SELECT * FROM pg_temp.claim(1, 'cla_other');
 SELECT * FROM queue;
+SELECT pg_temp.complete('275');
+SELECT * FROM queue;
+SELECT * FROM pg_temp.claim(1, 'cla_other');
 -- Its holder vanishes; a claim for the other service finds nothing for itself, and does not count the loss twice.
+SELECT * FROM pg_temp.claim(1, 'default');
 SELECT pg_temp.expire();
-INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT id, now() - interval '1 hour' FROM webhook_conversations WHERE user_id = '275';
-SELECT * FROM pg_temp.claim(1, 'default');
-SELECT * FROM pg_temp.claim(1, 'default');
+INSERT INTO webhook_conversation_queue (conversation_id, service, due_at) SELECT id, 'cla_other', now() - interval '1 hour' FROM webhook_conversations WHERE user_id = '275';
+SELECT * FROM pg_temp.claim(1, 'cla_other');
+SELECT * FROM pg_temp.claim(1, 'cla_other');
 SELECT locked_by FROM webhook_conversations WHERE user_id = '275';
+SELECT * FROM queue;
+-- Without a service a claim takes what is oldest, of any that clients pull, a service at a time.
+UPDATE webhook_inbox SET service = 'cla_other' WHERE message_id = (SELECT id FROM processed_webhook_messages WHERE whatsapp_message_id = 'cla.13');
 SELECT * FROM pg_temp.claim();
 SELECT pg_temp.complete('275');
 SELECT * FROM pg_temp.claim();
+SELECT pg_temp.complete('275');
+SELECT * FROM queue;
+-- A message that was given another service by hand is found by the next look at its conversation.
+SELECT pg_temp.receive('275', 'cla.14');
+UPDATE webhook_inbox SET service = 'cla_other' WHERE message_id = (SELECT id FROM processed_webhook_messages WHERE whatsapp_message_id = 'cla.14');
+SELECT * FROM pg_temp.claim(1, 'default');
+SELECT * FROM pg_temp.claim(1, 'cla_other');
+-- What waits for a disabled service, or one that clients don't pull, goes on waiting.
+SELECT pg_temp.receive('275', 'cla.15');
+UPDATE webhook_inbox SET service = 'cla_other' WHERE message_id = (SELECT id FROM processed_webhook_messages WHERE whatsapp_message_id = 'cla.15');
+SELECT pg_temp.complete('275');
+UPDATE webhook_services SET enabled = false WHERE name = 'cla_other';
+SELECT * FROM pg_temp.claim(1);
+SELECT * FROM pg_temp.claim(1, 'cla_other');
+UPDATE webhook_services SET enabled = true, url = 'https://bot.example.com/' WHERE name = 'cla_other';
+SELECT * FROM pg_temp.claim(1);
+SELECT * FROM pg_temp.claim(1, 'cla_other');
+-- Disabled while it is claimed, it can be completed. When its holder vanishes, its messages wait again.
+UPDATE webhook_services SET enabled = false WHERE name = 'cla_other';
+SELECT pg_temp.expire();
+SELECT * FROM pg_temp.claim(1);
+SELECT * FROM pg_temp.claim(1, 'cla_other');
+SELECT cleanup_stuck_webhook_conversations();
+SELECT * FROM queue;
+UPDATE webhook_services SET enabled = true WHERE name = 'cla_other';
+SELECT * FROM pg_temp.claim(1, 'cla_other');
 SELECT pg_temp.complete('275');
 DELETE FROM webhook_services WHERE name = 'cla_other';
 

@@ -79,7 +79,7 @@ SELECT release_conversation_lock('00000000-0000-4000-8000-0000000000d2', '000000
 
 -- A holder that claimed it keeps it, whatever happens to its entry.
 BEGIN;
-SELECT conversation_id, lock_id IS NOT NULL AS claimed FROM claim_conversations(1000, '00000000-0000-4000-8000-00000000000b')
+SELECT conversation_id, lock_id IS NOT NULL AS claimed FROM claim_conversations(1000, '00000000-0000-4000-8000-00000000000b', 'default')
 	WHERE conversation_id = '00000000-0000-4000-8000-0000000000d2';
 UPDATE webhook_dlq SET resolution_status = 'failed' WHERE whatsapp_message_id = 'dla.3';
 SELECT count(*) FROM webhook_inbox i JOIN processed_webhook_messages m ON m.id = i.message_id WHERE m.whatsapp_message_id = 'dla.3';

@@ -16,11 +16,13 @@
 #include "utils/timestamp.h"
 
 #include "conversation/take.h"
+#include "core/columns.h"
 #include "core/compat.h"
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/tables.h"
 #include "core/uuid.h"
+#include "ingest/config.h"
 
 /* How many due queue rows are looked at in one go when many of them can't be claimed. */
 #define MAX_DUE_BATCH 64
@@ -31,7 +33,7 @@
 PG_FUNCTION_INFO_V1(wahook_claim_conversations);
 
 #define DUE_ROWS(service) \
-	"SELECT q.ctid AS tid, q.conversation_id, q.seq, q.due_at" \
+	"SELECT q.ctid AS tid, q.conversation_id, q.seq, q.due_at, q.service" \
 	" FROM @extschema@.webhook_conversation_queue q WHERE q.service = " service \
 	" AND q.due_at <= $1 AND (q.due_at, q.conversation_id, q.seq) > ($2, $3, $4)" \
 	" ORDER BY q.due_at, q.conversation_id, q.seq LIMIT $5"
@@ -41,11 +43,59 @@ static wahook_Plan due_plan = {DUE_ROWS("$6"),
 							   {TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, INT8OID, INT8OID,
 								TEXTOID}};
 
-static wahook_Plan due_in_any_service_plan =
-	{"SELECT due.* FROM @extschema@.webhook_services s CROSS JOIN LATERAL (" DUE_ROWS(
+static wahook_Plan due_in_services_plan =
+	{"SELECT due.* FROM unnest($6) AS s (name) CROSS JOIN LATERAL (" DUE_ROWS(
 		 "s.name") ") due ORDER BY due.due_at, due.conversation_id, due.seq LIMIT $5",
-	 5,
-	 {TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, INT8OID, INT8OID}};
+	 6,
+	 {TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, INT8OID, INT8OID, TEXTARRAYOID}};
+
+bool
+wahook_may_pull(const char *service)
+{
+	const wahook_Service *config = wahook_find_service(service);
+
+	return config != NULL && config->enabled && config->kind == WAHOOK_PULL;
+}
+
+/* What waits for a disabled service goes on waiting, also when it is asked for. */
+static bool
+is_wanted(const wahook_Claim *claim, const char *service)
+{
+	const wahook_Service *config;
+
+	if (claim->request->service == NULL)
+		return wahook_may_pull(service);
+	config = wahook_find_service(service);
+	return strcmp(claim->request->service, service) == 0 && (config == NULL || config->enabled);
+}
+
+/*
+ * Whose messages are wanted: those of the service that is asked for, else of all that clients pull.
+ * False: nobody's.
+ */
+static bool
+choose_services(wahook_Claim *claim)
+{
+	const wahook_Config *config = wahook_config();
+	wahook_Column names;
+
+	claim->service = claim->request->service;
+	if (claim->service != NULL)
+		return is_wanted(claim, claim->service);
+	wahook_start_column(&names, TEXTOID, config->nservices);
+	for (int i = 0; i < config->nservices; i++)
+		if (is_wanted(claim, config->services[i].name))
+		{
+			claim->service = config->services[i].name;
+			wahook_add_text(&names, claim->service);
+		}
+	if (names.n > 1)
+	{
+		claim->service = NULL;
+		claim->services = wahook_finish_column(&names);
+	}
+	return names.n > 0;
+}
 
 /* Removes the queue row, unless somebody has or is about to. */
 static void
@@ -75,14 +125,13 @@ typedef struct Place
 static int
 claim_due(wahook_Claim *claim, int batch, Place *place, TimestampTz *first)
 {
-	const char *service = claim->request->service;
 	Datum values[] = {TimestampTzGetDatum(claim->now),
 					  TimestampTzGetDatum(place->due_at),
 					  UUIDPGetDatum(&place->id),
 					  Int64GetDatum(place->seq),
 					  Int64GetDatum(batch),
-					  service ? CStringGetTextDatum(service) : (Datum) 0};
-	int n = wahook_execute(service ? &due_plan : &due_in_any_service_plan, values, NULL);
+					  claim->service ? CStringGetTextDatum(claim->service) : claim->services};
+	int n = wahook_execute(claim->service ? &due_plan : &due_in_services_plan, values, NULL);
 	SPITupleTable *rows = SPI_tuptable;
 
 	for (int i = 0; i < n && claim->n < claim->request->limit; i++)
@@ -91,6 +140,7 @@ claim_due(wahook_Claim *claim, int batch, Place *place, TimestampTz *first)
 		pg_uuid_t holder;
 		TimestampTz until;
 		HeapTuple row = rows->vals[i];
+		const char *service = claim->service ? claim->service : SPI_getvalue(row, rows->tupdesc, 5);
 		ItemPointer tid =
 			(ItemPointer) DatumGetPointer(SPI_getbinval(row, rows->tupdesc, 1, &isnull));
 
@@ -100,7 +150,7 @@ claim_due(wahook_Claim *claim, int batch, Place *place, TimestampTz *first)
 		place->due_at = DatumGetTimestampTz(SPI_getbinval(row, rows->tupdesc, 4, &isnull));
 		*first = Min(*first, place->due_at);
 		claim->queued_for = place->due_at;
-		if (wahook_look_at(claim, &place->id, &holder, &until) != WAHOOK_BUSY)
+		if (wahook_look_at(claim, &place->id, service, &holder, &until) != WAHOOK_BUSY)
 			remove_queue_row(claim, tid, place->seq);
 	}
 	return n;
@@ -111,14 +161,13 @@ static wahook_LeaseEnd
 claim_expired(void *arg, const wahook_Lease *lease, const pg_uuid_t *id, TimestampTz *until)
 {
 	wahook_Claim *claim = arg;
-	const char *service = claim->request->service;
 	pg_uuid_t holder;
 
-	if (service && strcmp(service, lease->service) != 0)
+	if (!is_wanted(claim, lease->service))
 		return WAHOOK_LEASE_UNCLEAR;
 	if (claim->n == claim->request->limit)
 		return WAHOOK_LEASE_ENOUGH;
-	switch (wahook_look_at(claim, id, &holder, until))
+	switch (wahook_look_at(claim, id, lease->service, &holder, until))
 	{
 		case WAHOOK_HELD:
 			return memcmp(&holder, &lease->lock_id, sizeof(pg_uuid_t)) == 0 ? WAHOOK_LEASE_RENEWED
@@ -217,17 +266,20 @@ wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result)
 	wahook_Claim claim;
 
 	wahook_begin_claim(&claim, request, result);
-	claim_from_leases(&claim, false);
-	if (claim.n < request->limit)
-		claim_from_queue(&claim);
-	if (claim.n < request->limit)
-		claim_from_leases(&claim, true);
+	if (choose_services(&claim))
+	{
+		claim_from_leases(&claim, false);
+		if (claim.n < request->limit)
+			claim_from_queue(&claim);
+		if (claim.n < request->limit)
+			claim_from_leases(&claim, true);
+	}
 	wahook_end_claim(&claim);
 }
 
 void
-wahook_claim_these(const wahook_ClaimRequest *request, const pg_uuid_t *ids, bool *claimed, int n,
-				   TimestampTz received_at, ReturnSetInfo *result)
+wahook_claim_these(const wahook_ClaimRequest *request, const wahook_ClaimTarget *targets,
+				   bool *claimed, int n, TimestampTz received_at, ReturnSetInfo *result)
 {
 	wahook_Claim claim;
 
@@ -238,7 +290,8 @@ wahook_claim_these(const wahook_ClaimRequest *request, const pg_uuid_t *ids, boo
 		pg_uuid_t holder;
 		TimestampTz until;
 
-		claimed[i] = wahook_look_at(&claim, &ids[i], &holder, &until) == WAHOOK_CLAIMED;
+		claimed[i] = wahook_look_at(&claim, &targets[i].conversation_id, targets[i].service,
+									&holder, &until) == WAHOOK_CLAIMED;
 	}
 	wahook_end_claim(&claim);
 }

@@ -15,7 +15,7 @@ typedef struct wahook_ClaimRequest
 {
 	pg_uuid_t lock_id;
 	int64 lease_us;
-	const char *service; /* null: any */
+	const char *service; /* null: any that clients pull */
 	int limit;
 } wahook_ClaimRequest;
 
@@ -26,12 +26,21 @@ extern void wahook_read_claim_request(FunctionCallInfo fcinfo, int lock_id_arg, 
 /* Claims the longest-waiting conversations and appends a row for each to the result. */
 extern void wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result);
 
+typedef struct wahook_ClaimTarget
+{
+	pg_uuid_t conversation_id;
+	const char *service;
+} wahook_ClaimTarget;
+
+/* Whether the service is enabled and its messages are for clients to claim. */
+extern bool wahook_may_pull(const char *service);
+
 /*
- * Claims those of the given conversations that are free and have waiting messages, and tells which
- * in claimed. Messages that came at received_at are not in the queue yet.
+ * Claims those of the given conversations that are free and have messages for the service, and tells
+ * which in claimed. Messages that came at received_at are not in the queue yet.
  */
-extern void wahook_claim_these(const wahook_ClaimRequest *request, const pg_uuid_t *ids,
-							   bool *claimed, int n, TimestampTz received_at,
-							   ReturnSetInfo *result);
+extern void wahook_claim_these(const wahook_ClaimRequest *request,
+							   const wahook_ClaimTarget *targets, bool *claimed, int n,
+							   TimestampTz received_at, ReturnSetInfo *result);
 
 #endif

@@ -184,14 +184,22 @@ complete_message(Completion *completion, const wahook_Conversation *conversation
 		wahook_raise_busy("message", wahook_uuid_text(DatumGetUUIDP(message_id)));
 }
 
-/* Walks the inbox up to the last of seqs, both in ascending order. */
+static int
+compare_seqs(const void *a, const void *b)
+{
+	int64 left = *(const int64 *) a;
+	int64 right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}
+
+/* Walks the conversation's inbox up to the last of seqs, which are in ascending order. */
 static int
 complete(Completion *completion, const wahook_Conversation *conversation, ArrayType *seqs)
 {
 	wahook_RowReader *inbox = &completion->store->inbox.rows;
 	int n = seqs ? ArrayGetNItems(ARR_NDIM(seqs), ARR_DIMS(seqs)) : 0;
 	const int64 *wanted = n > 0 ? (const int64 *) ARR_DATA_PTR(seqs) : NULL;
-	int next = 0;
 	int completed = 0;
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
@@ -199,20 +207,18 @@ complete(Completion *completion, const wahook_Conversation *conversation, ArrayT
 	/* Nulls can only have been written by hand. They take no room in the array. */
 	if (n == 0 || array_contains_nulls(seqs))
 		return 0;
-	ScanKeyInit(&keys[0], Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
+	ScanKeyInit(&keys[0], Anum_inbox_key_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(&conversation->id));
-	ScanKeyInit(&keys[1], Anum_inbox_seq, BTLessEqualStrategyNumber, F_INT8LE,
+	ScanKeyInit(&keys[1], Anum_inbox_key_seq, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(wanted[n - 1]));
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), keys, 2);
-	while (next < n && wahook_next_row(inbox, scan))
+	while (completed < n && wahook_next_row(inbox, scan))
 	{
 		bool isnull;
 		int64 seq = DatumGetInt64(slot_getattr(inbox->slot, Anum_inbox_seq, &isnull));
 
-		while (next < n && wanted[next] < seq)
-			next++;
-		if (next == n || wanted[next] != seq)
+		if (bsearch(&seq, wanted, n, sizeof(int64), compare_seqs) == NULL)
 			continue;
 		complete_message(completion, conversation);
 		completed++;

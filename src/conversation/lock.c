@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "conversation/expire.h"
+#include "conversation/line.h"
 #include "conversation/lease.h"
 #include "core/compat.h"
 #include "core/errors.h"
@@ -251,30 +252,27 @@ wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service, Timestam
 }
 
 /*
- * The place of the queue row that tells of the waiting messages is taken by a new one: a claim that
+ * The place of the queue rows that tell of the waiting messages is taken by new ones: a claim that
  * saw the lock before it was taken off may be about to remove the former.
  */
 void
 wahook_requeue(wahook_Store *store, const pg_uuid_t *id)
 {
 	wahook_RowReader *inbox = &store->inbox.rows;
-	ScanKeyData key;
-	IndexScanDesc scan;
+	Snapshot snapshot;
+	char *service = NULL;
 
 	CommandCounterIncrement();
-	ScanKeyInit(&key, Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), &key, 1);
-	if (wahook_next_row(inbox, scan))
+	snapshot = GetActiveSnapshot();
+	while ((service = wahook_next_line(inbox, snapshot, id, service)) != NULL)
 	{
-		Datum service = column(inbox->slot, Anum_inbox_service);
-		TimestampTz since = read_time(inbox->slot, Anum_inbox_enqueued_at);
+		TimestampTz due_at = wahook_line_due_at(inbox, snapshot, id, service);
+		Datum name = CStringGetTextDatum(service);
 
-		wahook_unqueue(store, id, service, since);
-		wahook_queue_conversation(wahook_queue_of(store), id, service, since);
+		wahook_unqueue(store, id, name, due_at);
+		wahook_queue_conversation(wahook_queue_of(store), id, name, due_at);
 	}
-	index_endscan(scan);
 	PopActiveSnapshot();
 }
 

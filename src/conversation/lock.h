@@ -86,7 +86,7 @@ extern void wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz 
 extern void wahook_release(wahook_Store *store, const wahook_Conversation *conversation,
 						   TimestampTz now);
 
-/* Queues the conversation where messages wait in it. */
+/* Queues the conversation for each service for which messages wait in it. */
 extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *id);
 
 /*

@@ -23,18 +23,23 @@ compare_uuids(const void *a, const void *b)
 static void
 claim_received(const wahook_ClaimRequest *request, wahook_Intake *intake, ReturnSetInfo *result)
 {
+	wahook_ClaimTarget *targets = palloc_array(wahook_ClaimTarget, Max(intake->n, 1));
 	pg_uuid_t *ids = palloc_array(pg_uuid_t, Max(intake->n, 1));
 	bool *claimed = palloc_array(bool, Max(intake->n, 1));
 	int n = 0;
 	int nclaimed = 0;
 
 	for (int i = 0; i < intake->n; i++)
-		if (intake->outcomes[i].has_conversation)
-			ids[n++] = intake->outcomes[i].conversation_id;
-	wahook_claim_these(request, ids, claimed, n, intake->now, result);
+	{
+		const wahook_Outcome *outcome = &intake->outcomes[i];
+
+		if (outcome->has_conversation && outcome->service && wahook_may_pull(outcome->service))
+			targets[n++] = (wahook_ClaimTarget){outcome->conversation_id, outcome->service};
+	}
+	wahook_claim_these(request, targets, claimed, n, intake->now, result);
 	for (int i = 0; i < n; i++)
 		if (claimed[i])
-			ids[nclaimed++] = ids[i];
+			ids[nclaimed++] = targets[i].conversation_id;
 	qsort(ids, nclaimed, sizeof(pg_uuid_t), compare_uuids);
 	for (int i = 0; i < intake->n; i++)
 		intake->outcomes[i].claimed = bsearch(&intake->outcomes[i].conversation_id, ids, nclaimed,
@@ -43,8 +48,8 @@ claim_received(const wahook_ClaimRequest *request, wahook_Intake *intake, Return
 
 /*
  * receive_and_claim_webhook(p_body, p_signature, p_correlation_id, p_lock_id) → setof claim:
- * receives, and claims the conversations of its messages where they are free. Only the others go to
- * the queue.
+ * receives, and claims the conversations of its messages where they are free, for services that
+ * clients pull. Only the others go to the queue.
  */
 Datum
 wahook_receive_and_claim_webhook(PG_FUNCTION_ARGS)

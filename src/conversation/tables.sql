@@ -65,11 +65,11 @@ CREATE TABLE @extschema@.webhook_inbox (
 	enqueued_at timestamptz NOT NULL,
 	user_id text,
 	whatsapp_phone text,
-	PRIMARY KEY (conversation_id, seq)
+	PRIMARY KEY (conversation_id, service, seq)
 );
 ALTER SEQUENCE @extschema@.webhook_inbox_seq OWNED BY @extschema@.webhook_inbox.seq;
 COMMENT ON TABLE @extschema@.webhook_inbox IS
-	'one small row a message that waits or is claimed, in order of arrival within its conversation';
+	'one small row a message that waits or is claimed, in order of arrival within its conversation and service';
 COMMENT ON COLUMN @extschema@.webhook_inbox.message_id IS 'processed_webhook_messages.id';
 COMMENT ON COLUMN @extschema@.webhook_inbox.attempts IS 'attempts that ended in failure before this one';
 COMMENT ON COLUMN @extschema@.webhook_inbox.losses IS 'claims whose holder vanished';

@@ -21,6 +21,7 @@
 #include "utils/tuplestore.h"
 
 #include "conversation/expire.h"
+#include "conversation/line.h"
 #include "conversation/message.h"
 #include "conversation/state.h"
 #include "core/compat.h"
@@ -28,14 +29,15 @@
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/tables.h"
+#include "ingest/config.h"
 #include "ingest/identity.h"
 
 /* The messages of one conversation that are being claimed. */
 typedef struct Batch
 {
-	char *service; /* of all of them; null: there are none */
-	ArrayBuildState *seqs;
-	TimestampTz *since; /* when they came, each time once where they came together */
+	const char *service;
+	ArrayBuildState *seqs; /* null: there are none */
+	TimestampTz *since;    /* when they were queued for, each time once where they came together */
 	int nsince;
 	JsonbParseState *json;
 	Datum user_id; /* where a message changed what is known of the user, else 0 */
@@ -98,48 +100,59 @@ copy_text(TupleTableSlot *slot, int attnum, Datum otherwise)
 	return isnull ? otherwise : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 }
 
-/* Reads the messages at the head of a conversation's inbox, as many as are for one service. */
 static void
-take_messages(wahook_Claim *claim, const pg_uuid_t *id, Batch *batch)
+take_message(wahook_Claim *claim, Batch *batch, TimestampTz since)
+{
+	TupleTableSlot *waiting = claim->store.inbox.rows.slot;
+	wahook_Message message;
+	bool isnull;
+
+	if (batch->nsince == 0 || batch->since[batch->nsince - 1] != since)
+		batch->since[batch->nsince++] = since;
+	batch->seqs = accumArrayResult(batch->seqs, slot_getattr(waiting, Anum_inbox_seq, &isnull),
+								   false, INT8OID, CurrentMemoryContext);
+	batch->user_id = copy_text(waiting, Anum_inbox_user_id, batch->user_id);
+	batch->whatsapp_phone = copy_text(waiting, Anum_inbox_whatsapp_phone, batch->whatsapp_phone);
+
+	/* One whose message is gone is claimed all the same: completing clears it away. */
+	if (find_message(claim, GetActiveSnapshot(), &message))
+		wahook_push_message(&batch->json, &message);
+}
+
+static bool
+is_quiet(wahook_Claim *claim, const pg_uuid_t *id, const char *service)
 {
 	wahook_RowReader *inbox = &claim->store.inbox.rows;
-	const char *wanted = claim->request->service;
-	ScanKeyData key;
+	IndexScanDesc scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
+	bool found = wahook_next_row(inbox, scan);
+
+	index_endscan(scan);
+	return found && wahook_line_due_at(inbox, GetActiveSnapshot(), id, service) <= claim->now;
+}
+
+/* Reads the messages at the head of a line, up to the first that is put off. */
+static void
+take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Batch *batch)
+{
+	wahook_RowReader *inbox = &claim->store.inbox.rows;
+	int64 debounce_us = wahook_debounce_us(service);
 	IndexScanDesc scan;
 
-	memset(batch, 0, sizeof(*batch));
+	*batch = (Batch){.service = service};
 	batch->since = palloc_array(TimestampTz, wahook_claim_max_messages);
 	pushJsonbValue(&batch->json, WJB_BEGIN_ARRAY, NULL);
-	ScanKeyInit(&key, Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), &key, 1);
-	for (int n = 0; n < wahook_claim_max_messages && wahook_next_row(inbox, scan); n++)
+	if (debounce_us == 0 || is_quiet(claim, id, service))
 	{
-		bool isnull;
-		char *service = TextDatumGetCString(slot_getattr(inbox->slot, Anum_inbox_service, &isnull));
-		wahook_Message message;
-		TimestampTz since;
-
-		if (batch->service == NULL && (wanted == NULL || strcmp(wanted, service) == 0))
-			batch->service = service;
-		if (batch->service == NULL || strcmp(batch->service, service) != 0)
-			break;
-		since = DatumGetTimestampTz(slot_getattr(inbox->slot, Anum_inbox_enqueued_at, &isnull));
-		if (batch->nsince == 0 || batch->since[batch->nsince - 1] != since)
-			batch->since[batch->nsince++] = since;
-		batch->seqs =
-			accumArrayResult(batch->seqs, slot_getattr(inbox->slot, Anum_inbox_seq, &isnull), false,
-							 INT8OID, CurrentMemoryContext);
-		batch->user_id = copy_text(inbox->slot, Anum_inbox_user_id, batch->user_id);
-		batch->whatsapp_phone =
-			copy_text(inbox->slot, Anum_inbox_whatsapp_phone, batch->whatsapp_phone);
-
-		/* One whose message is gone is claimed all the same: completing clears it away. */
-		if (find_message(claim, GetActiveSnapshot(), &message))
-			wahook_push_message(&batch->json, &message);
+		scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
+		for (int n = 0; n < wahook_claim_max_messages && wahook_next_row(inbox, scan); n++)
+		{
+			if (wahook_queued_for(inbox->slot, 0) > claim->now)
+				break;
+			take_message(claim, batch, wahook_queued_for(inbox->slot, debounce_us));
+		}
+		index_endscan(scan);
 	}
-	index_endscan(scan);
 	PopActiveSnapshot();
 }
 
@@ -235,9 +248,10 @@ unqueue_messages(wahook_Claim *claim, const pg_uuid_t *id, const Batch *batch)
 	}
 }
 
-/* Looks at a conversation, and claims it where it is free and has messages for us. */
+/* Looks at a conversation, and claims it where it is free and has messages for the service. */
 static wahook_Look
-claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, wahook_Conversation *conversation)
+claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service,
+				   wahook_Conversation *conversation)
 {
 	wahook_RowReader *rows = &claim->store.conversations.rows;
 	wahook_RowState state = wahook_peek_conversation(rows, id, conversation);
@@ -258,8 +272,8 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, wahook_Conversation
 		return WAHOOK_BUSY;
 
 	wahook_expire_claim(rows, conversation, claim->now);
-	take_messages(claim, id, &batch);
-	if (batch.service == NULL)
+	take_messages(claim, id, service, &batch);
+	if (batch.seqs == NULL)
 	{
 		/* What an expired lock had claimed has been counted as lost: the lock goes with it. */
 		if (conversation->locked)
@@ -281,13 +295,14 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, wahook_Conversation
 
 /* In memory that is freed with it. */
 wahook_Look
-wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, pg_uuid_t *holder, TimestampTz *until)
+wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, const char *service, pg_uuid_t *holder,
+			   TimestampTz *until)
 {
 	MemoryContext own =
 		AllocSetContextCreate(CurrentMemoryContext, "wahook claim", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
 	wahook_Conversation conversation;
-	wahook_Look look = claim_conversation(claim, id, &conversation);
+	wahook_Look look = claim_conversation(claim, id, service, &conversation);
 
 	*holder = conversation.locked_by;
 	*until = conversation.lock_expires_at;

@@ -11,6 +11,8 @@
 typedef struct wahook_Claim
 {
 	const wahook_ClaimRequest *request;
+	const char *service; /* whose messages are wanted; null: those of services */
+	Datum services;      /* text[] */
 	ReturnSetInfo *result;
 	MemoryContext context;
 	TimestampTz now;
@@ -31,7 +33,7 @@ typedef enum wahook_Look
 {
 	WAHOOK_CLAIMED,
 	WAHOOK_HELD,  /* its lease goes on */
-	WAHOOK_EMPTY, /* nothing is there for us; what waits for others is queued */
+	WAHOOK_EMPTY, /* nothing is there for the service yet; what waits is queued */
 	WAHOOK_BUSY   /* somebody is changing it */
 } wahook_Look;
 
@@ -39,11 +41,11 @@ extern void wahook_begin_claim(wahook_Claim *claim, const wahook_ClaimRequest *r
 							   ReturnSetInfo *result);
 
 /*
- * Looks at a conversation, and claims it where it is free and has messages for us: appends it to
- * the result. Where it is held, *holder is who has it and *until for how long.
+ * Looks at a conversation, and claims it where it is free and has messages for the service:
+ * appends it to the result. Where it is held, *holder is who has it and *until for how long.
  */
-extern wahook_Look wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, pg_uuid_t *holder,
-								  TimestampTz *until);
+extern wahook_Look wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, const char *service,
+								  pg_uuid_t *holder, TimestampTz *until);
 
 /* Without it, nobody would look at what was claimed when the lease has ended. */
 extern void wahook_end_claim(wahook_Claim *claim);

@@ -42,6 +42,14 @@ enum
 	Natts_inbox = 9
 };
 
+/* Columns of its primary key. */
+enum
+{
+	Anum_inbox_key_conversation_id = 1,
+	Anum_inbox_key_service = 2,
+	Anum_inbox_key_seq = 3
+};
+
 enum
 {
 	Anum_queue_conversation_id = 1,

@@ -21,7 +21,7 @@ typedef struct wahook_Outcome
 	pg_uuid_t conversation_id;
 	const struct wahook_Outcome *repeats; /* below: of messages; null: the first in its delivery */
 	bool announce;
-	bool claimed; /* with its conversation, in the same call */
+	bool claimed;  /* with its conversation, in the same call */
 	bool accepted; /* it is a new one, and stored */
 	pg_uuid_t message_id;
 	Datum payload;

@@ -1,0 +1,87 @@
+/*
+ * A line: the messages of one service that wait in one conversation, in order of arrival.
+ *
+ * The inbox's primary key has the lines one after the other, so nothing that waits for one service
+ * is walked past to get at what waits for another.
+ */
+#include "conversation/line.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+#include "core/compat.h"
+#include "core/table.h"
+#include "core/tables.h"
+#include "ingest/config.h"
+
+static void
+init_keys(ScanKeyData keys[2], const wahook_RowReader *inbox, const pg_uuid_t *id,
+		  StrategyNumber strategy, RegProcedure compare, const char *service)
+{
+	ScanKeyInit(&keys[0], Anum_inbox_key_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	if (service == NULL)
+		return;
+	ScanKeyInit(&keys[1], Anum_inbox_key_service, strategy, compare, CStringGetTextDatum(service));
+	keys[1].sk_collation = inbox->index->rd_indcollation[Anum_inbox_key_service - 1];
+}
+
+IndexScanDesc
+wahook_begin_line(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id,
+				  const char *service)
+{
+	ScanKeyData keys[2];
+
+	init_keys(keys, inbox, id, BTEqualStrategyNumber, F_TEXTEQ, service);
+	return wahook_begin_scan(inbox, snapshot, keys, lengthof(keys));
+}
+
+char *
+wahook_next_line(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id, const char *after)
+{
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	char *service = NULL;
+	bool isnull;
+
+	init_keys(keys, inbox, id, BTGreaterStrategyNumber, F_TEXT_GT, after);
+	scan = wahook_begin_scan(inbox, snapshot, keys, after ? 2 : 1);
+	if (wahook_next_row(inbox, scan))
+		service = TextDatumGetCString(slot_getattr(inbox->slot, Anum_inbox_service, &isnull));
+	index_endscan(scan);
+	return service;
+}
+
+/* A retry has waited enough: it is no part of a burst that may go on. */
+TimestampTz
+wahook_queued_for(TupleTableSlot *waiting, int64 debounce_us)
+{
+	bool isnull;
+	TimestampTz since = DatumGetTimestampTz(slot_getattr(waiting, Anum_inbox_enqueued_at, &isnull));
+
+	if (debounce_us == 0 || DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) > 0)
+		return since;
+	return since + debounce_us;
+}
+
+TimestampTz
+wahook_line_due_at(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id,
+				   const char *service)
+{
+	const wahook_Service *config = wahook_find_service(service);
+	int64 debounce_us = config ? config->debounce_us : 0;
+	TimestampTz first = wahook_queued_for(inbox->slot, 0);
+	TimestampTz due_at = wahook_queued_for(inbox->slot, debounce_us);
+	IndexScanDesc scan;
+
+	if (due_at == first)
+		return first;
+	scan = wahook_begin_line(inbox, snapshot, id, service);
+	if (index_getnext_slot(scan, BackwardScanDirection, inbox->slot))
+		due_at = Max(due_at, wahook_queued_for(inbox->slot, debounce_us));
+	index_endscan(scan);
+	return Min(due_at, first + config->debounce_max_us);
+}
