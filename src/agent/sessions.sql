@@ -8,6 +8,7 @@ BEGIN
 	IF coalesce(p_agent_type, '') = '' THEN
 		RAISE EXCEPTION 'agent type must not be empty'
 			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = format('It was for conversation %s.', coalesce(p_conversation_id::text, 'null')),
 				HINT = 'Pass one of webhook_agents, or a name of your own.';
 	END IF;
 

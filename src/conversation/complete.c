@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "conversation/lease.h"
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/event.h"
@@ -265,7 +266,7 @@ processing_ms_arg(FunctionCallInfo fcinfo, int arg)
 
 	if (!PG_ARGISNULL(arg) && ms < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("p_processing_time_ms is negative"),
+						errmsg("p_processing_time_ms is negative"), errdetail("It is %d.", ms),
 						errhint("Leave it null for the time since the claim.")));
 	return ms;
 }
@@ -273,10 +274,8 @@ processing_ms_arg(FunctionCallInfo fcinfo, int arg)
 static void
 require_args(FunctionCallInfo fcinfo, const char *first, const char *second)
 {
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("%s is null", PG_ARGISNULL(0) ? first : second),
-						errhint("Pass what claim_conversations() returned.")));
+	wahook_require_arg(fcinfo, 0, first, "Pass what claim_conversations() returned.");
+	wahook_require_arg(fcinfo, 1, second, "Pass what claim_conversations() returned.");
 }
 
 /*
@@ -397,6 +396,7 @@ wahook_complete_conversations(PG_FUNCTION_ARGS)
 		if (nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 							errmsg("p_conversation_ids contains a null"),
+							errdetail("It is element %d of %d.", i + 1, n),
 							errhint("Pass what claim_conversations() returned.")));
 
 	/* One that is named twice would be found released the second time. */

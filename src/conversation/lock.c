@@ -148,6 +148,19 @@ held_by(const wahook_Conversation *conversation, const pg_uuid_t *lock_id)
 		   memcmp(&conversation->locked_by, lock_id, sizeof(pg_uuid_t)) == 0;
 }
 
+void
+wahook_raise_unknown_conversation(const pg_uuid_t *id)
+{
+	ereport(
+		ERROR,
+		(errcode(WAHOOK_UNKNOWN_CONVERSATION),
+		 errmsg("conversation %s does not exist", wahook_uuid_text(id)),
+		 errdetail(
+			 "webhook_conversations has no such id, or has it no more: idle conversations are deleted after wahook.conversation_retention."),
+		 errhint(
+			 "Pass an id that claim_conversations(), receive_webhook() or get_or_create_conversation() returned.")));
+}
+
 static void
 raise_lock_lost(const wahook_Conversation *conversation, const pg_uuid_t *lock_id)
 {
@@ -183,9 +196,7 @@ wahook_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lock_i
 	if (wahook_try_hold(rows, id, lock_id, conversation))
 		return;
 	if (conversation->status == NULL)
-		ereport(ERROR, (errcode(WAHOOK_UNKNOWN_CONVERSATION),
-						errmsg("conversation %s does not exist", wahook_uuid_text(id)),
-						errhint("Pass the conversation_id of a row of claim_conversations().")));
+		wahook_raise_unknown_conversation(id);
 	raise_lock_lost(conversation, lock_id);
 }
 

@@ -111,4 +111,7 @@ extern bool wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int6
 /* p_lease in microseconds, or the default where it is null. Error 22023 when out of bounds. */
 extern int64 wahook_lease_us(const Interval *lease);
 
+/* Raises WH003. */
+extern void wahook_raise_unknown_conversation(const pg_uuid_t *id) pg_attribute_noreturn();
+
 #endif

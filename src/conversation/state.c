@@ -16,6 +16,7 @@
 #include "utils/uuid.h"
 
 #include "conversation/lock.h"
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/row.h"
@@ -126,7 +127,8 @@ wahook_audit_status(PG_FUNCTION_ARGS)
 		RelationGetRelid(trigger->tg_relation) != wahook_relation("webhook_conversations"))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"%s\" is a row trigger of webhook_conversations only",
-							   "webhook_audit_status")));
+							   "webhook_audit_status"),
+						errhint("Write a function of your own for a trigger of your own.")));
 	desc = RelationGetDescr(trigger->tg_relation);
 	values[0] = SPI_getbinval(trigger->tg_newtuple, desc, Anum_id, &isnull);
 	values[1] = SPI_getbinval(trigger->tg_trigtuple, desc, Anum_status, &isnull);
@@ -178,9 +180,7 @@ lock_state(const pg_uuid_t *id)
 	wahook_open_conversations(&reader);
 	state = wahook_peek_conversation(&reader, id, &conversation);
 	if (state == WAHOOK_ROW_NONE)
-		ereport(ERROR, (errcode(WAHOOK_UNKNOWN_CONVERSATION),
-						errmsg("conversation %s does not exist", wahook_uuid_text(id)),
-						errhint("Pass the id of a row of webhook_conversations.")));
+		wahook_raise_unknown_conversation(id);
 	if (state != WAHOOK_ROW_STEADY || !wahook_try_lock_row(&reader))
 		wahook_raise_busy("conversation", wahook_uuid_text(id));
 	wahook_close_rows(&reader);
@@ -213,10 +213,11 @@ wahook_transition_conversation(PG_FUNCTION_ARGS)
 	State from;
 	State to;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("p_conversation_id, p_to_state and p_reason must not be null"),
-						errhint("Say in p_reason why the status changes.")));
+	wahook_require_arg(fcinfo, 0, "p_conversation_id",
+					   "Pass the id of a row of webhook_conversations.");
+	wahook_require_arg(fcinfo, 1, "p_to_state",
+					   "Pass the status that the conversation is to have.");
+	wahook_require_arg(fcinfo, 2, "p_reason", "Say why the status changes.");
 	id = PG_GETARG_UUID_P(0);
 	to = parse_state(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	transition.reason = text_to_cstring(PG_GETARG_TEXT_PP(2));

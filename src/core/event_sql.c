@@ -21,7 +21,8 @@ wahook_log_event(PG_FUNCTION_ARGS)
 
 	if (!JB_ROOT_IS_OBJECT(details))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("details of event \"%s\" are not a JSON object", name)));
+						errmsg("details of event \"%s\" are not a JSON object", name),
+						errhint("Pass an object, for example '{}'.")));
 
 	wahook_event_begin(&event, name, false);
 	if (event.wanted && JB_ROOT_COUNT(details) > 0)

@@ -19,5 +19,8 @@ wahook_hmac_sha256(const uint8 *key, size_t key_len, const char *head, size_t he
 	if (context != NULL)
 		pg_hmac_free(context);
 	if (!ok)
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute HMAC-SHA256")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute HMAC-SHA256"),
+				 errdetail("The server's cryptographic library refused, or memory ran out."),
+				 errhint("Look at the configuration of OpenSSL on the server, and at its memory.")));
 }

@@ -150,5 +150,7 @@ wahook_raise_busy(const char *what, const char *which)
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 			 errmsg("%s %s is being changed by another transaction", what, which),
-			 errdetail("This call does not wait for other transactions."), errhint("Try again.")));
+			 errdetail("This call does not wait for other transactions."),
+			 errhint(
+				 "Try again. If that does not help, look in pg_stat_activity for a transaction that is open for long.")));
 }

@@ -80,9 +80,10 @@ wahook_get_or_create_conversation(PG_FUNCTION_ARGS)
 	sender.phone = wahook_normalize_identity(text_arg(fcinfo, 1, "p_whatsapp_phone"));
 	sender.phone_number_id = text_arg(fcinfo, 2, "p_phone_number_id");
 	if (sender.user_id == NULL && sender.phone == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("neither p_user_id nor p_whatsapp_phone names a user"),
-						errhint("Pass one of them, or both.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("neither p_user_id nor p_whatsapp_phone names a user"),
+				 errdetail("Both are null or empty."), errhint("Pass one of them, or both.")));
 
 	wahook_begin(fcinfo);
 	wahook_write_senders(wahook_look_up_senders(&sender, 1));

@@ -79,7 +79,7 @@ BEGIN
 				HINT = 'Pass the id of the message as it was delivered.';
 	END IF;
 	IF p_processing_time_ms < 0 THEN
-		RAISE EXCEPTION 'p_processing_time_ms is negative'
+		RAISE EXCEPTION 'p_processing_time_ms must not be negative, it is %', p_processing_time_ms
 			USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'Leave it null where it is not known.';
 	END IF;

@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
@@ -30,6 +31,9 @@ check_signature(FunctionCallInfo fcinfo, text *body)
 		if (wahook_require_signature || wahook_app_secret_is_set())
 			ereport(ERROR,
 					(errcode(WAHOOK_BAD_SIGNATURE), errmsg("delivery is not signed"),
+					 errdetail("It must be, because %s.", wahook_app_secret_is_set()
+															  ? "wahook.app_secret is set"
+															  : "wahook.require_signature is on"),
 					 errhint(
 						 "Pass the header X-Hub-Signature-256 as p_signature. Answer a request without it with 401.")));
 		return;
@@ -51,9 +55,7 @@ body_arg(FunctionCallInfo fcinfo)
 {
 	text *body;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("p_body is null"),
-						errhint("Pass the raw body of the request.")));
+	wahook_require_arg(fcinfo, 0, "p_body", "Pass the raw body of the request.");
 	body = PG_GETARG_TEXT_PP(0);
 	if (VARSIZE_ANY_EXHDR(body) > (Size) wahook_max_body_kb * 1024)
 		ereport(ERROR,

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/hmac.h"
@@ -153,22 +154,25 @@ wahook_verify_webhook_subscription(PG_FUNCTION_ARGS)
 	if (len == 0)
 		ereport(ERROR,
 				(errcode(WAHOOK_NOT_CONFIGURED), errmsg("no verify token is configured"),
+				 errdetail("A handshake can't be answered without the token it must present."),
 				 errhint(
 					 "Set wahook.verify_token to the token you entered for the webhook at Meta, and reload the configuration.")));
 	if (mode == NULL || VARSIZE_ANY_EXHDR(mode) != strlen("subscribe") ||
 		memcmp(VARDATA_ANY(mode), "subscribe", strlen("subscribe")) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("hub.mode is not \"subscribe\""),
+				 errdetail("It is %s.", mode == NULL ? "missing" : "something else"),
 				 errhint("Answer the request with 403; it is not a subscription handshake.")));
 	if (token == NULL || VARSIZE_ANY_EXHDR(token) != len ||
 		!equal_in_constant_time((const uint8 *) VARDATA_ANY(token),
 								(const uint8 *) wahook_verify_token, len))
 		ereport(ERROR,
 				(errcode(WAHOOK_BAD_SIGNATURE), errmsg("hub.verify_token is wrong"),
+				 errdetail("It is %s.",
+						   token == NULL ? "missing" : "not that of wahook.verify_token"),
 				 errhint(
 					 "Answer the request with 403. If it came from Meta, compare wahook.verify_token with the token entered there.")));
-	if (PG_ARGISNULL(2))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("hub.challenge is missing"),
-						errhint("Pass the parameter hub.challenge of the request.")));
+	wahook_require_arg(fcinfo, 2, "p_challenge",
+					   "Pass the parameter hub.challenge of the request.");
 	PG_RETURN_TEXT_P(PG_GETARG_TEXT_PP(2));
 }

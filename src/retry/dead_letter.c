@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
@@ -206,11 +207,9 @@ wahook_fail_webhook_message(PG_FUNCTION_ARGS)
 	wahook_Conversation conversation;
 	Datum entry;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("p_conversation_id, p_lock_id and p_whatsapp_message_id must not be null"),
-				 errhint("Pass what the claim returned.")));
+	wahook_require_arg(fcinfo, 0, "p_conversation_id", "Pass what the claim returned.");
+	wahook_require_arg(fcinfo, 1, "p_lock_id", "Pass what the claim returned.");
+	wahook_require_arg(fcinfo, 2, "p_whatsapp_message_id", "Pass what the claim returned.");
 	failure.error = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
 	failure.error_stack = PG_ARGISNULL(4) ? NULL : PG_GETARG_TEXT_PP(4);
 	if (!PG_ARGISNULL(5))
@@ -269,10 +268,7 @@ wahook_dead_letter_lost(PG_FUNCTION_ARGS)
 static void
 check_new_entry(FunctionCallInfo fcinfo, int retry_count)
 {
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("p_payload must not be null"),
-				 errhint("Pass what is needed to process the message again.")));
+	wahook_require_arg(fcinfo, 0, "p_payload", "Pass what is needed to process the message again.");
 	if (retry_count < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

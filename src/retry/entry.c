@@ -313,7 +313,8 @@ begin_trigger(FunctionCallInfo fcinfo, const char *name)
 			return trigger;
 	}
 	ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-					errmsg("function \"%s\" is a row trigger of webhook_dlq only", name)));
+					errmsg("function \"%s\" is a row trigger of webhook_dlq only", name),
+					errhint("Write a function of your own for a trigger of your own.")));
 }
 
 /* When the entry is due, or its retrier's lease ends: then there is something to do for the job. */

@@ -72,7 +72,8 @@ wahook_dlq_note_statement(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"%s\" must be called as a statement trigger",
-							   "webhook_dlq_note_statement")));
+							   "webhook_dlq_note_statement"),
+						errhint("Write a function of your own for a trigger of your own.")));
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		inserting_query = query;
 	else if (query == inserting_query)

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/plan.h"
@@ -178,10 +179,9 @@ wahook_mark_message_processed(PG_FUNCTION_ARGS)
 	bool isnull;
 	text *result;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("p_message_id and p_success must not be null"),
-						errhint("Pass a whatsapp_message_id or the id of a dead letter.")));
+	wahook_require_arg(fcinfo, 0, "p_message_id",
+					   "Pass a whatsapp_message_id or the id of a dead letter.");
+	wahook_require_arg(fcinfo, 1, "p_success", "Pass true or false.");
 	success = PG_GETARG_BOOL(1);
 	if (!PG_ARGISNULL(2))
 		failure.error = PG_GETARG_TEXT_PP(2);

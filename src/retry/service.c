@@ -133,9 +133,10 @@ wahook_check_service(PG_FUNCTION_ARGS)
 	NameData run_as;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function \"%s\" must be called as a row trigger",
-							   "webhook_check_service")));
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be called as a row trigger", "webhook_check_service"),
+				 errhint("Write a function of your own for a trigger of your own.")));
 	updates = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	tuple = updates ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	desc = RelationGetDescr(trigger->tg_relation);

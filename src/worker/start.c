@@ -70,16 +70,19 @@ wahook_start_webhook_worker(PG_FUNCTION_ARGS)
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("a standby has no worker"),
+				 errdetail("Nothing can be written here while the server is in recovery."),
 				 errhint(
 					 "Start it on the primary; or preload wahook, and it starts at promotion.")));
 	if (shared == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 						errmsg("this server has no shared memory to spare for wahook"),
+						errdetail("What libraries that are not preloaded may share is used up."),
 						errhint("Add wahook to shared_preload_libraries and restart.")));
 	look = look_at_own_slot(shared, true);
 	if (!look.has_launcher && !wahook_start_launcher(MyDatabaseId))
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("no background worker is free"),
+						errdetail("max_worker_processes is %d.", max_worker_processes),
 						errhint("Raise max_worker_processes by at least two.")));
 	while (look.state != WAHOOK_WORKER_RUNNING)
 	{

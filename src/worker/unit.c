@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
@@ -44,6 +45,9 @@ typedef struct Extension
 	Oid owner;
 	Oid schema;
 } Extension;
+
+/* For what is logged outside transactions. */
+static char database[NAMEDATALEN];
 
 static volatile sig_atomic_t in_unit = false;
 static volatile sig_atomic_t end_requested = false;
@@ -167,6 +171,8 @@ run_unit(void (*work)(void *arg), void *arg)
 		extension_gone = true;
 		return;
 	}
+	if (database[0] == '\0')
+		strlcpy(database, get_database_name(MyDatabaseId), NAMEDATALEN);
 	SetUserIdAndSecContext(extension.owner, SECURITY_LOCAL_USERID_CHANGE);
 	wahook_begin_in(extension.schema);
 	work(arg);
@@ -194,7 +200,11 @@ wahook_warn_once(const char *subject, const char *sqlstate, const char *message)
 	warned[next].at = now;
 	next = (next + 1) % REMEMBERED_WARNINGS;
 	ereport(WARNING,
-			(errmsg("wahook %s failed: %s", subject, message), errdetail("SQLSTATE %s.", sqlstate),
+			(errcode(strlen(sqlstate) == 5 ? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
+														   sqlstate[3], sqlstate[4])
+										   : ERRCODE_INTERNAL_ERROR),
+			 errmsg("wahook %s failed: %s", subject, message),
+			 errdetail("Database \"%s\", SQLSTATE %s.", database, sqlstate),
 			 errhint("It is tried again, after growing pauses. This is not repeated for an hour."),
 			 errhidestmt(true), errhidecontext(true)));
 }
