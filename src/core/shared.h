@@ -48,7 +48,8 @@ typedef struct wahook_LauncherPlace
 typedef struct wahook_Slot
 {
 	wahook_WorkerState state;
-	pid_t worker_pid; /* from when it connects until it is gone */
+	pid_t worker_pid;   /* from when it connects until it is gone */
+	bool failed_to_run; /* the last worker ended before it knew whether the extension is there */
 	int holds;
 	bool was_held; /* since the launcher last looked */
 	bool check;    /* look anew whether the extension is there */

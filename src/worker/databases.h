@@ -15,10 +15,12 @@ typedef struct wahook_Database
 {
 	Oid id;
 	char name[NAMEDATALEN];
-	bool is_wanted;  /* takes connections, is no template, and wahook.databases allows it */
-	bool is_absent;  /* has no extension, as far as is known */
-	bool is_running; /* had a worker, or one being started, when it was last looked at */
+	bool is_wanted;     /* takes connections, is no template, and wahook.databases allows it */
+	bool is_absent;     /* has no extension, as far as is known */
+	bool is_running;    /* had a worker, or one being started, when it was last looked at */
+	bool failed_to_run; /* its last worker did not get to know whether the extension is there */
 	bool loss_reported;
+	bool no_room_reported;
 	bool is_seen; /* while the list is being refreshed */
 	TimestampTz started_at;
 	wahook_Pause pause;

@@ -200,7 +200,7 @@ access_hook(ObjectAccessType access, Oid class, Oid object, int sub_object, void
 		databases_changed = true;
 	if (class == ExtensionRelationId)
 	{
-		extensions_changed = true;
+		extensions_changed |= access == OAT_POST_CREATE;
 		wahook_note_work(WAHOOK_WORK_CONFIG);
 	}
 }

@@ -39,7 +39,6 @@
 static wahook_Shared *shared;
 static Oid only; /* of a launcher for one database, else InvalidOid */
 static int own_slot = -1;
-static bool no_room_reported = false;
 static wahook_Pause no_room;
 
 static wahook_LauncherPlace *
@@ -114,12 +113,12 @@ wahook_start_launcher(Oid database)
 }
 
 static void
-report_no_room(const wahook_Database *database)
+report_no_room(wahook_Database *database)
 {
 	wahook_note_result(&no_room, false, MAX_PAUSE_FOR_ROOM_S);
-	if (no_room_reported)
+	if (database->no_room_reported)
 		return;
-	no_room_reported = true;
+	database->no_room_reported = true;
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("no background worker is free for wahook in database \"%s\"", database->name),
@@ -153,14 +152,14 @@ start_worker(wahook_Database *database)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = ObjectIdGetDatum(database->id);
-	if (database->pause.failures > 0)
+	if (database->failed_to_run)
 		worker.bgw_extra[0] = WAHOOK_QUIETLY;
 	if (RegisterDynamicBackgroundWorker(&worker, &database->handle))
 	{
 		database->started_at = GetCurrentTimestamp();
 		database->is_running = true;
 		no_room = (wahook_Pause){0};
-		no_room_reported = false;
+		database->no_room_reported = false;
 		return;
 	}
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -252,6 +251,7 @@ look_after(wahook_Database *database, bool *starting)
 
 	if (slot.check)
 		database->is_absent = false;
+	database->failed_to_run = slot.failed_to_run;
 	if (slot.state == WAHOOK_WORKER_STARTING && slot.worker_pid == 0 && start_failed(database, now))
 		slot.state = WAHOOK_WORKER_NONE;
 	switch (slot.state)

@@ -63,6 +63,7 @@ leave_slot(int code, Datum arg)
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	slot->worker_pid = 0;
+	slot->failed_to_run = slot->state == WAHOOK_WORKER_STARTING;
 	if (slot->state != WAHOOK_WORKER_ABSENT)
 		slot->state = WAHOOK_WORKER_NONE;
 	wahook_wake_launchers(shared, slot_number);
