@@ -286,22 +286,45 @@ is((grep { !/^(# (HELP|TYPE) wahook_\w+ .+|wahook_\w+(\{(\w+="[^"]*",?)+\})? -?\
 
 is($function->stop('INT'), 0, 'the end');
 
-# --- The folder as it is, three variables set: a bot that answers
+# --- The folder as it is, three variables set, behind PgBouncer in transaction mode with two sessions: a bot that answers
+
+my $pooler_port = PostgreSQL::Test::Cluster::get_free_port();
+append_to_file("$tmp/pgbouncer.ini", <<"INI");
+[databases]
+postgres = host=127.0.0.1 port=@{[$node->port]} user=bot
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $pooler_port
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+INI
+local $ENV{PATH} = "$ENV{PATH}:/usr/sbin";
+my $pooler = IPC::Run::start([ 'pgbouncer', '-q', "$tmp/pgbouncer.ini" ], '<', '/dev/null', '>', "$tmp/pgbouncer.log", '2>&1');
 
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $graph = IPC::Run::start([ Edge::deno(), 'run', '--allow-net', '--allow-write', Edge::root() . '/test/edge/graph.ts', $port,
 	"$tmp/sent" ], '<', '/dev/null', '>', "$tmp/graph.log", '2>', "$tmp/graph.err");
-$function = Edge->new(GRAPH_URL => "http://127.0.0.1:$port", DATABASE_URL => $function->{env}{DATABASE_URL},
+$function = Edge->new(GRAPH_URL => "http://127.0.0.1:$port", DATABASE_URL => "postgres://bot\@127.0.0.1:$pooler_port/postgres",
 	WHATSAPP_TOKEN => 'token-of-the-business', WAHOOK_SIGNING_SECRET => $function->{env}{WAHOOK_SIGNING_SECRET});
 send_text('wamid.new1', '15550010', 'Hello!');
+send_text("wamid.pooled.$_", '1556' . $_ % 10, 'Hello!') for 1 .. 40;
 await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.new1'},
 	'the bot has answered');
+await($node, q{SELECT count(processed_at) = 40 FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.pooled.%'},
+	'and all others');
 my @sent = map { decode_json($_) } split /\n/, slurp_file("$tmp/sent");
+is(scalar @sent, 41, 'each once');
+@sent = grep { $_->{to} eq '15550010' } @sent;
 is_deeply([ map { $_->{text}{body} } @sent ], [ 'You said: Hello!' ], 'an answer');
 is_deeply([ @{ $sent[0] }{qw(path authorization to type context)} ],
 	[ '/1001/messages', 'Bearer token-of-the-business', '15550010', 'text', { message_id => 'wamid.new1' } ],
 	'from the number that was written to, to who wrote, as a reply');
 is($function->stop('TERM'), 0, 'the bot ends');
-$graph->signal('TERM');
-$graph->finish;
+for my $run ($graph, $pooler)
+{
+	$run->signal('TERM');
+	$run->finish;
+}
 done_testing();
