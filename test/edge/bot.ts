@@ -9,7 +9,7 @@ function isUnlucky(id: string): boolean {
   return hash % 8 === 0;
 }
 
-export const handle: Handler = async (message, { claim }) => {
+export const handle: Handler = async (message, { claim, featureEnabled }) => {
   const id = message.whatsapp_message_id;
   const [order, argument] = String(message.message.text?.body ?? "").split(" ");
   if (order === "hang") await new Promise(() => {});
@@ -19,11 +19,12 @@ export const handle: Handler = async (message, { claim }) => {
   const fails = order === "fail" || (order !== "succeed" && isUnlucky(id));
   if (fails && message.attempt === 1) throw new Error(`told to fail ${id}`);
 
+  const flag = order === "flag" ? await featureEnabled(argument) : null;
   return (tx) =>
     tx.query(
-      "INSERT INTO work (message_id, conversation_id, lock_token, body) VALUES ($1, $2, $3, $4)",
+      "INSERT INTO work (message_id, conversation_id, lock_token, flag, body) VALUES ($1, $2, $3, $4, $5)",
       order === "break"
-        ? [null, null, null, null]
-        : [id, claim.conversation_id, claim.lock_token, message.message.text?.body],
+        ? [null, null, null, null, null]
+        : [id, claim.conversation_id, claim.lock_token, flag, message.message.text?.body],
     );
 };

@@ -25,7 +25,8 @@ $node->safe_psql('postgres', <<'SQL');
 CREATE ROLE bot LOGIN;
 SELECT wahook_grant('bot', 'service');
 -- What was done, written in the transactions that completed it. No unique key: it must be able to show a fault.
-CREATE TABLE work (n bigint GENERATED ALWAYS AS IDENTITY, message_id text NOT NULL, conversation_id uuid, lock_token bigint, body text);
+CREATE TABLE work (n bigint GENERATED ALWAYS AS IDENTITY, message_id text NOT NULL, conversation_id uuid, lock_token bigint,
+	flag boolean, body text);
 GRANT INSERT ON work TO bot;
 SQL
 my $function = Edge->new(bot => 'bot.ts', DATABASE_URL => 'postgres://bot@127.0.0.1:' . $node->port . '/postgres',
@@ -312,12 +313,17 @@ send_text('wamid.new1', '15550010', 'Hello!');
 send_text("wamid.pooled.$_", '1556' . $_ % 10, 'Hello!') for 1 .. 40;
 await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.new1'},
 	'the bot has answered');
+sql(q{UPDATE webhook_feature_flags SET state = 'on' WHERE flag = 'enhanced_processing'});
+send_text('wamid.new2', '15550010', 'Hello again!');
+await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.new2'},
+	'and again');
 await($node, q{SELECT count(processed_at) = 40 FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.pooled.%'},
 	'and all others');
 my @sent = map { decode_json($_) } split /\n/, slurp_file("$tmp/sent");
-is(scalar @sent, 41, 'each once');
+is(scalar @sent, 42, 'each once');
 @sent = grep { $_->{to} eq '15550010' } @sent;
-is_deeply([ map { $_->{text}{body} } @sent ], [ 'You said: Hello!' ], 'an answer');
+is_deeply([ map { $_->{text}{body} } @sent ], [ 'You said: Hello!', 'friend said: Hello again!' ],
+	'an answer to each, the second one with the feature that was turned on meanwhile');
 is_deeply([ @{ $sent[0] }{qw(path authorization to type context)} ],
 	[ '/1001/messages', 'Bearer token-of-the-business', '15550010', 'text', { message_id => 'wamid.new1' } ],
 	'from the number that was written to, to who wrote, as a reply');

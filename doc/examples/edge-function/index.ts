@@ -35,10 +35,11 @@ function inTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
 async function processMessage(claim: Claim, message: Message): Promise<unknown> {
   const { conversation_id } = claim;
   const { correlation_id, attempt } = message;
+  const featureEnabled = (flag: string) => db.featureEnabled(flag, claim.user_id);
   const begin = performance.now();
   let work;
   try {
-    work = await inTime(async (signal) => await handle(message, { claim, signal }));
+    work = await inTime(async (signal) => await handle(message, { claim, signal, featureEnabled }));
   } catch (error) {
     log("warn", "MESSAGE_FAILED", { correlation_id, conversation_id, attempt, error: nameOf(error) });
     return error ?? new Error("thrown without a reason");

@@ -63,6 +63,7 @@ export type Work = (tx: pg.ClientBase) => Promise<unknown>;
 export interface Context {
   claim: Claim;
   signal: AbortSignal;
+  featureEnabled(flag: string): Promise<boolean>;
 }
 
 /** Processes a message, or throws. What it returns is done in the transaction that completes the message. */
@@ -187,6 +188,10 @@ export class Wahook {
       p_conversation_id: claim.conversation_id,
       p_lock_id: claim.lock_id,
     });
+  }
+
+  featureEnabled(flag: string, userId: string) {
+    return this.#one<boolean>("webhook_feature_enabled", { p_flag: flag, p_user_id: userId });
   }
 
   /** Whether a message that failed holds up those behind it. */
