@@ -1,16 +1,21 @@
-# The recipes in doc/recipes that are programs: workers that pull.
+# The recipes in doc/recipes that are programs: workers that pull, and a service that the worker delivers to.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use Digest::SHA qw(hmac_sha256);
 use Edge;
+use HTTP::Tiny;
+use MIME::Base64;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 use Wahook;
 
 my $tmp = PostgreSQL::Test::Utils::tempdir();
-my $node = new_node('recipes', "listen_addresses = '127.0.0.1'", 'log_statement = none');
+my $node = new_node('recipes', "listen_addresses = '127.0.0.1'", "shared_preload_libraries = 'wahook'",
+	"wahook.http_allowed_networks = '127.0.0.1'", 'log_statement = none');
 $node->safe_psql('postgres', <<'SQL');
 CREATE ROLE worker LOGIN;
 SELECT wahook_grant('worker', 'service');
@@ -22,24 +27,31 @@ SQL
 
 sub sql { return $node->safe_psql('postgres', @_) }
 
-# A program of doc/recipes beside the packages that it imports; its handler is the test's, unless another is named.
+# A program of doc/recipes beside the packages that it imports.
+sub start_program
+{
+	my ($name, $command, %env) = @_;
+	my $program = { name => $name, log => "$tmp/$name.log" };
+	local %ENV = (%ENV, NAME => $name, DATABASE_URL => 'postgres://worker@127.0.0.1:' . $node->port . '/postgres', %env);
+	$program->{run} = IPC::Run::start([ 'node', @$command ], '<', '/dev/null', '>>', $program->{log}, '2>>', $program->{log});
+	return $program;
+}
+
+# Its handler is the test's, unless another is named.
 sub start_worker
 {
 	my ($name, %env) = @_;
 	my $handler = delete $env{handler} // "$tmp/test-handler.mjs";
-	my $worker = { name => $name, log => "$tmp/$name.log" };
-	local %ENV = (%ENV, NAME => $name, DATABASE_URL => 'postgres://worker@127.0.0.1:' . $node->port . '/postgres', %env);
-	$worker->{run} = IPC::Run::start([ 'node', "$tmp/pull-worker.mjs", $handler ], '<', '/dev/null', '>>', $worker->{log}, '2>>', $worker->{log});
-	return $worker;
+	return start_program($name, [ "$tmp/pull-worker.mjs", $handler ], %env);
 }
 
-sub stop_worker
+sub stop_program
 {
-	my ($worker, $signal) = @_;
-	$worker->{run}->signal($signal);
-	$worker->{run}->finish;
-	note slurp_file($worker->{log});
-	return $worker->{run}->full_result(0);
+	my ($program, $signal) = @_;
+	$program->{run}->signal($signal);
+	$program->{run}->finish;
+	note slurp_file($program->{log});
+	return $program->{run}->full_result(0);
 }
 
 sub receive
@@ -68,16 +80,16 @@ await($node, 'SELECT count(*) = 60 FROM work', 'and are processed later');
 is(sql('SELECT count(*) FROM (SELECT message_id FROM work GROUP BY 1 HAVING count(*) > 1) twice'), '0', 'none twice');
 is(sql(q{SELECT count(*) FROM (SELECT n, lag(n) OVER (PARTITION BY conversation_id ORDER BY split_part(message_id, '.', 3)::int) AS before
 	FROM work WHERE message_id NOT LIKE '%.3') w WHERE n < before}), '0', 'in the order of their conversations');
-stop_worker($workers[1], 'TERM');
+stop_program($workers[1], 'TERM');
 
 # Errors of the work, and handlers that hang.
 receive('15551', [ 'wamid.break', 'break' ]);
 await($node, q{SELECT count(*) = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.break'}, 'work that fails is a failure');
-is(stop_worker($workers[0], 'TERM'), 0, 'a worker ends when it is asked to');
+is(stop_program($workers[0], 'TERM'), 0, 'a worker ends when it is asked to');
 my $impatient = start_worker('impatient', TIMEOUT_MS => 200);
 receive('15551', [ 'wamid.hang', 'hang' ]);
 await($node, q{SELECT count(*) = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.hang'}, 'so is a handler that hangs');
-stop_worker($impatient, 'TERM');
+stop_program($impatient, 'TERM');
 
 # A lease is renewed for as long as the work takes.
 my $renewing = start_worker('renewing', LEASE_MS => 3000, TIMEOUT_MS => 600_000);
@@ -91,7 +103,7 @@ receive('15553', [ 'wamid.last', "wait $tmp/last" ], [ 'wamid.rest', 'work' ]);
 await($node, q{SELECT locked_by IS NOT NULL FROM webhook_conversations WHERE whatsapp_phone = '15553'}, 'it is at work');
 $renewing->{run}->signal('TERM');
 append_to_file("$tmp/last", '');
-is(stop_worker($renewing, 'CONT'), 0, 'ends');
+is(stop_program($renewing, 'CONT'), 0, 'ends');
 is(sql(q{SELECT string_agg(message_id, ' ') FROM work WHERE message_id IN ('wamid.last', 'wamid.rest')}), 'wamid.last', 'when the message is done');
 is(sql('SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL'), '0', 'nothing stays locked');
 
@@ -100,7 +112,7 @@ my $killed = start_worker('killed', TIMEOUT_MS => 600_000);
 await($node, processed('wamid.rest'), 'what the former left is processed');
 receive('15554', [ 'wamid.killed', "wait $tmp/killed" ]);
 await($node, q{SELECT locked_by IS NOT NULL FROM webhook_conversations WHERE whatsapp_phone = '15554'}, 'it is at work');
-stop_worker($killed, 'KILL');
+stop_program($killed, 'KILL');
 sql(q{UPDATE webhook_conversations SET lock_expires_at = now() - interval '1 s' WHERE locked_by IS NOT NULL;
 	UPDATE webhook_leases SET expires_at = now() - interval '1 s'; SELECT cleanup_stuck_webhook_conversations()});
 append_to_file("$tmp/killed", '');
@@ -112,13 +124,61 @@ is(sql(q{SELECT worker FROM work WHERE message_id = 'wamid.killed'}), 'next', 'o
 $node->restart;
 receive('15555', [ 'wamid.back', 'work' ]);
 await($node, processed('wamid.back'), 'a worker outlives a restart of the server');
-is(stop_worker($next, 'TERM'), 0, 'ends');
+is(stop_program($next, 'TERM'), 0, 'ends');
 
 # The handler that comes with it.
 my $shown = start_worker('shown', handler => "$tmp/handler.mjs");
 receive('15556', [ 'wamid.order', 'A table for two' ]);
 await($node, q{SELECT what = 'A table for two' FROM orders WHERE message_id = 'wamid.order'}, 'the handler as it is in the recipes');
-is(stop_worker($shown, 'INT'), 0, 'ends');
+is(stop_program($shown, 'INT'), 0, 'ends');
 unlike(slurp_file($shown->{log}), qr/wamid|table/, 'its log has neither ids nor texts');
+
+# --- A service over HTTP, to which the worker delivers
+
+my $key = 'a key that both of them have, and nobody else';
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my %service_env = (PORT => $port, SIGNING_SECRET => 'whsec_' . encode_base64($key, ''));
+sub start_service
+{
+	my ($name) = @_;
+	my $program = start_program($name, [ "$tmp/http-service.mjs" ], %service_env);
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	until (slurp_file($program->{log}) =~ /LISTENING/)
+	{
+		BAIL_OUT("the service does not start:\n" . slurp_file($program->{log})) if time > $deadline;
+		usleep 20_000;
+	}
+	return $program;
+}
+my $service = start_service('service');
+sql("INSERT INTO webhook_services (name, url, allow_http, circuit_timeout) VALUES ('http', 'http://127.0.0.1:$port/', true, '1 s');
+	SELECT set_webhook_service_secrets('http', p_signing_secret => '$service_env{SIGNING_SECRET}');
+	SELECT add_webhook_route('to the service', 'http', 'all')");
+receive('15557', map { [ "wamid.http.$_", 'hello' ] } 1 .. 3);
+await($node, q{SELECT count(processed_at) = 3 FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.http._'}, 'delivered and processed');
+is((() = slurp_file($service->{log}) =~ /"event":"MESSAGE"/g), 3, 'each once');
+
+# One by hand, signed as the worker does.
+sub deliver
+{
+	my ($secret, $id, $age) = @_;
+	my $body = qq({"conversation_id": null, "messages": [{"whatsapp_message_id": "$id", "attempt": 1, "kind": "text"}]});
+	my $at = time - ($age // 0);
+	return HTTP::Tiny->new->post("http://127.0.0.1:$port/", { content => $body, headers => { 'webhook-id' => 'msg_1',
+		'webhook-timestamp' => $at, 'webhook-signature' => 'v1,' . encode_base64(hmac_sha256("msg_1.$at.$body", $secret), '') } })->{status};
+}
+is(deliver($key, 'wamid.http.1'), 204, 'a repetition is taken');
+is(deliver('another key', 'wamid.http.9'), 401, 'what is signed by others is not');
+is(deliver($key, 'wamid.http.9', 3600), 401, 'nor what is old');
+is((() = slurp_file($service->{log}) =~ /"event":"MESSAGE"/g), 3, 'and nothing is done again');
+
+# It is away for a while: the worker comes again.
+is(stop_program($service, 'TERM'), 0, 'the service ends');
+receive('15557', [ 'wamid.http.later', 'hello' ]);
+await($node, q{SELECT count(*) = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.http.later'}, 'a failure');
+$service = start_service('service again');
+sql(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE resolution_status = 'pending'});
+await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.http.later'}, 'retried');
+is(stop_program($service, 'TERM'), 0, 'the service ends');
 
 done_testing();
