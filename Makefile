@@ -25,12 +25,13 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/ingest/rate_limit.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
 	src/worker/jobs.sql src/worker/cron.sql src/worker/start.sql src/worker/http.sql \
+	src/upgrade/import.sql src/upgrade/import_dead_letters.sql \
 	src/core/grants.sql src/core/finish.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS = install monitor contract seeds seeds_admin sessions rate_limit circuits circuits_admin retention \
 	signature signature_admin receive fixtures lock claim claim_admin conversation message_json \
-	conversation_state dead_letters dead_letters_admin handlers_admin services routes flags extended http
+	conversation_state dead_letters dead_letters_admin handlers_admin services routes flags import extended http
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
 REGRESS_SERVICE = monitor contract seeds sessions rate_limit circuits \
 	signature receive fixtures lock claim conversation \
@@ -66,7 +67,7 @@ include $(PGXS)
 # PGXS tracks no dependencies on headers. Every object depends on all of them: the whole builds in seconds.
 $(OBJS): $(wildcard src/*.h src/*/*.h) $(EXTENSION).control Makefile
 
-forgotten_parts = $(filter-out $(SQL_PARTS) src/upgrade/%,$(wildcard src/*/*.sql))
+forgotten_parts = $(filter-out $(SQL_PARTS) src/upgrade/$(EXTENSION)--%,$(wildcard src/*/*.sql))
 
 $(install_script): $(SQL_PARTS) $(wildcard src/*/*.sql) $(EXTENSION).control Makefile
 	@$(if $(forgotten_parts),echo 'not in SQL_PARTS: $(forgotten_parts)' >&2; exit 1,:)

@@ -89,6 +89,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 
 		('function', 'wahook_grant', NULL, NULL, NULL),
 		('function', 'wahook_revoke', NULL, NULL, NULL),
+		('function', 'wahook_import', NULL, NULL, NULL),
 		('function', 'run_webhook_job', NULL, NULL, 'EXECUTE'),
 		('function', 'start_webhook_worker', NULL, NULL, 'EXECUTE'),
 		('function', 'schedule_webhook_jobs', NULL, NULL, 'EXECUTE'),
@@ -124,6 +125,15 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_dlq_before_change', NULL, NULL, NULL),
 		('function', 'webhook_dlq_note_statement', NULL, NULL, NULL),
 		('function', 'webhook_end_retry_leases', NULL, NULL, NULL),
+		('function', 'webhook_import_cast', NULL, NULL, NULL),
+		('function', 'webhook_import_dangers', NULL, NULL, NULL),
+		('function', 'webhook_import_dead_letters', NULL, NULL, NULL),
+		('function', 'webhook_import_entries', NULL, NULL, NULL),
+		('function', 'webhook_import_id', NULL, NULL, NULL),
+		('function', 'webhook_import_messages', NULL, NULL, NULL),
+		('function', 'webhook_import_payload', NULL, NULL, NULL),
+		('function', 'webhook_import_source', NULL, NULL, NULL),
+		('function', 'webhook_import_table', NULL, NULL, NULL),
 		-- The view webhook_jobs calls it as whoever reads it.
 		('function', 'webhook_job_list', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
 		('function', 'webhook_keep_changed_seed', NULL, NULL, NULL),
