@@ -102,14 +102,16 @@ static wahook_Plan left_plan =
 /* For messages left in their inbox by an earlier run, there is nothing more to do. */
 static wahook_Plan requeue_plan =
 	{"WITH due AS ("
-	 "SELECT d.id, d.service, d.retry_count, m.id AS message_id, m.conversation_id"
+	 "SELECT d.id, d.service, d.retry_count, d.next_retry_at, m.id AS message_id,"
+	 " m.conversation_id, m.received_at"
 	 " FROM @extschema@.webhook_dlq d JOIN @extschema@.processed_webhook_messages m"
 	 " ON m.whatsapp_message_id = d.whatsapp_message_id"
 	 " WHERE d.id = ANY ($1) AND d.resolution_status = 'pending'"
 	 "), waiting AS ("
 	 "INSERT INTO @extschema@.webhook_inbox"
 	 " (conversation_id, message_id, service, attempts, enqueued_at)"
-	 " SELECT conversation_id, message_id, service, retry_count + 1, $2 FROM due ORDER BY message_id"
+	 " SELECT conversation_id, message_id, service, retry_count + 1, $2 FROM due"
+	 " ORDER BY received_at, next_retry_at, message_id"
 	 "), queued AS ("
 	 "INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, service, due_at)"
 	 " SELECT DISTINCT conversation_id, service, $2 FROM due)"
