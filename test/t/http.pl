@@ -34,16 +34,14 @@ sub service
 		INSERT INTO webhook_services (name, url, allow_http) VALUES ('$name', '$url', true);
 		UPDATE webhook_services SET $settings WHERE name = '$name';
 		INSERT INTO webhook_routes (name, match, pattern, service, priority) VALUES ('$name', 'keyword', '$name', '$name', 1);
-		SELECT pg_reload_conf();
 	});
 }
 
-# Messages of a user each, or all of one user.
+# A message of a user of its own, or of the given one.
 sub receive
 {
 	my ($service, $id, $from) = @_;
-	sql(q{BEGIN; SELECT receive_webhook('} . delivery(message($id, $from // "1$id", $service)) . qq{');
-		UPDATE webhook_inbox SET service = '$service' WHERE service = 'default'; UPDATE webhook_conversation_queue SET service = '$service' WHERE service = 'default'; COMMIT});
+	sql(q{SELECT receive_webhook('} . delivery(message($id, $from // "1$id", $service)) . q{')});
 }
 
 sub await_entry
@@ -75,8 +73,7 @@ my $previous = 'whsec_' . encode_base64('p' x 24, '');
 service('signed', $tls->url('/ok'));
 sql("SET log_statement = none; INSERT INTO webhook_service_secrets VALUES ('signed', 'the-bearer-token', '$secret', '$previous')");
 my $correlation_id = '0191e000-0000-7000-8000-000000000001';
-sql(q{BEGIN; SELECT receive_webhook('} . delivery(message('wamid.signed', '4911', 'signed')) . qq{', NULL, '$correlation_id');
-UPDATE webhook_inbox SET service = 'signed'; UPDATE webhook_conversation_queue SET service = 'signed'; COMMIT});
+sql(q{SELECT receive_webhook('} . delivery(message('wamid.signed', '4911', 'signed')) . qq{', NULL, '$correlation_id')});
 await_processed('wamid.signed');
 
 my ($request) = $tls->requests;
@@ -215,9 +212,8 @@ is(sql(q{SELECT string_agg(attempt || outcome, ' ' ORDER BY seq) FROM webhook_de
 	JOIN processed_webhook_messages m ON m.id = a.message_id WHERE whatsapp_message_id = 'retried'}), '1failed 2succeeded', 'both on record');
 
 # A burst goes in one request. Where it is refused, each message is tried alone, and the bad one fails alone.
-service('particular', $plain->url('/fails-with/poison'), q{timeout = '3min', enabled = false});
-for my $n (1 .. 3) { receive('particular', $n == 2 ? 'burst-poison' : "burst-$n", '4920') }
-sql(q{UPDATE webhook_services SET enabled = true WHERE name = 'particular'; SELECT pg_reload_conf()});
+service('particular', $plain->url('/fails-with/poison'));
+sql(q{SELECT receive_webhook('} . delivery(map { message($_, '4920', 'particular') } qw(burst-1 burst-poison burst-3)) . q{')});
 await_entry('burst-poison', 'failed');
 await_entry("burst-$_", 'resolved') for 1, 3;
 my @bursts = map { join ' ', map { $_->{whatsapp_message_id} } @{ decode_json($_->{body})->{messages} } }

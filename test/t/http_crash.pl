@@ -25,10 +25,7 @@ sub start_delivery
 		INSERT INTO webhook_services (name, url, allow_http, timeout, circuit_threshold)
 			VALUES ('$name', '$url', true, '$timeout', 1000);
 		INSERT INTO webhook_routes (name, match, pattern, service, priority) VALUES ('$name', 'keyword', '$name', '$name', 1);
-		SELECT pg_reload_conf();
-		BEGIN; SELECT receive_webhook('} . delivery(message("wamid.$name", "49$name", $name)) . qq{');
-		UPDATE webhook_inbox SET service = '$name' WHERE service = 'default';
-		UPDATE webhook_conversation_queue SET service = '$name' WHERE service = 'default'; COMMIT});
+		SELECT receive_webhook('} . delivery(message("wamid.$name", "49$name", $name)) . q{')});
 	ok($endpoint->await_requests("/gate/$name", 1), "$name: a request is under way");
 }
 
