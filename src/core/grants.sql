@@ -114,6 +114,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_check_route', NULL, NULL, NULL),
 		('function', 'webhook_check_service', NULL, NULL, NULL),
 		('function', 'webhook_check_service_secrets', NULL, NULL, NULL),
+		('function', 'webhook_forget_bearer_token', NULL, NULL, NULL),
 		('function', 'webhook_cron_jobs', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_config_changed', NULL, NULL, NULL),
 		('function', 'webhook_dead_letter_lost', NULL, NULL, NULL),

@@ -241,7 +241,8 @@ wahook_config_changed(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" must be called as a trigger", "webhook_config_changed")));
+				 errmsg("function \"%s\" must be called as a trigger", "webhook_config_changed"),
+				 errhint("Write a function of your own for a trigger of your own.")));
 	CacheInvalidateRelcache(trigger->tg_relation);
 	wahook_note_work(WAHOOK_WORK_CONFIG);
 	return PointerGetDatum(NULL);

@@ -35,7 +35,7 @@ DECLARE
 	v_id uuid;
 BEGIN
 	IF coalesce(length(p_name), 0) NOT BETWEEN 1 AND 200 THEN
-		RAISE EXCEPTION 'name of a route must have from 1 to 200 characters'
+		RAISE EXCEPTION 'name of a route must have from 1 to 200 characters, not %', coalesce(length(p_name), 0)
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass p_name, for example ''menu''.';
 	END IF;
 	PERFORM @extschema@.webhook_require_service(p_service);

@@ -12,6 +12,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "core/args.h"
 #include "core/columns.h"
 #include "core/compat.h"
 #include "core/errors.h"
@@ -223,10 +224,8 @@ wahook_route_webhook_message(PG_FUNCTION_ARGS)
 	char *json;
 	Jsonb *body;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("p_message is null"),
-				 errhint("Pass a message as it stands in a delivery, or in a claim's messages.")));
+	wahook_require_arg(fcinfo, 0, "p_message",
+					   "Pass a message as it stands in a delivery, or in a claim's messages.");
 	body = PG_GETARG_JSONB_P(0);
 	json = JsonbToCString(NULL, &body->root, VARSIZE(body));
 	wahook_parse_message(json, &update);

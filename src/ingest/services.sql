@@ -43,7 +43,7 @@ CREATE FUNCTION @extschema@.register_webhook_service(
 	AS $$
 BEGIN
 	IF coalesce(length(p_name), 0) NOT BETWEEN 1 AND 200 THEN
-		RAISE EXCEPTION 'name of a service must have from 1 to 200 characters'
+		RAISE EXCEPTION 'name of a service must have from 1 to 200 characters, not %', coalesce(length(p_name), 0)
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass p_name, for example ''mobility''.';
 	END IF;
 	IF p_handler IS NOT NULL AND p_url IS NOT NULL THEN

@@ -81,3 +81,28 @@ COMMENT ON FUNCTION @extschema@.webhook_check_service_secrets() IS
 CREATE TRIGGER webhook_check_service_secrets
 	BEFORE INSERT OR UPDATE ON @extschema@.webhook_service_secrets
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_check_service_secrets();
+
+-- Who may change a service may not read its token, and so not have it sent to a host of their own.
+CREATE FUNCTION @extschema@.webhook_forget_bearer_token() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	UPDATE @extschema@.webhook_service_secrets
+		SET bearer_token = NULL, updated_at = clock_timestamp()
+		WHERE service = NEW.name AND bearer_token IS NOT NULL;
+	IF FOUND THEN
+		RAISE WARNING 'bearer token of service "%" is removed', NEW.name
+			USING ERRCODE = '01000',
+				DETAIL = 'It was for the host that the service''s URL had until now.',
+				HINT = 'Set the one for the new host with set_webhook_service_secrets().';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_forget_bearer_token() IS
+	'trigger: the bearer token of a service is not sent to another host than it was set for';
+CREATE TRIGGER webhook_forget_bearer_token
+	AFTER UPDATE OF url ON @extschema@.webhook_services
+	FOR EACH ROW WHEN (OLD.url IS NOT NULL
+		AND lower(substring(NEW.url FROM '^[^/]*//[^/?]*')) IS DISTINCT FROM lower(substring(OLD.url FROM '^[^/]*//[^/?]*')))
+	EXECUTE FUNCTION @extschema@.webhook_forget_bearer_token();

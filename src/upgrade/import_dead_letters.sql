@@ -158,7 +158,8 @@ DECLARE
 BEGIN
 	IF NOT pg_has_role(current_user, v_owner, 'USAGE') THEN
 		RAISE EXCEPTION 'must be owner of extension wahook to import into it'
-			USING ERRCODE = 'insufficient_privilege', HINT = format('Ask %s, or a superuser.', v_owner);
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role %s.', v_owner),
+				HINT = format('Ask %s, or a superuser.', v_owner);
 	ELSIF p_schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = p_schema) THEN
 		RAISE EXCEPTION 'schema "%" does not exist', coalesce(p_schema, 'null')
 			USING ERRCODE = 'invalid_schema_name', HINT = 'Name the schema that has the tables of the first generation.';

@@ -96,8 +96,11 @@ describe(const wahook_Delivery *delivery, const wahook_Judgement *judgement)
 static void
 raise_lost(const char *what, const pg_uuid_t *id)
 {
-	ereport(ERROR, (errcode(WAHOOK_LOCK_LOST),
-					errmsg("lease of %s %s was lost", what, wahook_uuid_text(id))));
+	ereport(ERROR,
+			(errcode(WAHOOK_LOCK_LOST),
+			 errmsg("lease of %s %s was lost", what, wahook_uuid_text(id)),
+			 errhint(
+				 "Its answer does not count, and it is delivered again. Raise the timeout of its service if that happens often.")));
 }
 
 /* --- conversations --- */

@@ -151,6 +151,26 @@ for my $role ('client', 'watcher', 'operator', 'stranger')
 	ok(!run_log([ 'pg_dump', '--no-sync', '--table', 'webhook_service_secrets', '-d', $node->connstr('postgres') . " user=$role" ], '>', \$stdout, '2>', \$stderr)
 		|| $stdout !~ /K1ngfisher/, 'or in a dump');
 }
+
+# --- an operator has the token sent to a host of their own
+
+my $token = "SELECT bearer_token FROM webhook_service_secrets WHERE service = 'secretive'";
+for my $url ('https://bot.example.com/a', 'https://bot.example.com/b?x', 'HTTPS://BOT.example.com')
+{
+	is(as('operator', "SELECT register_webhook_service('secretive', p_url => '$url')") . sql($token), 'K1ngfisher-token', "the token stays with its host: $url");
+}
+for my $change ("register_webhook_service('secretive', p_url => 'https://bot.example.com.evil.example/b')",
+	"register_webhook_service('secretive', p_url => 'https://bot.example.com:8443/b')", "register_webhook_service('secretive', p_url => 'http://bot.example.com/b', p_allow_http => true)",
+	"register_webhook_service('secretive', 'app.handle(jsonb)')")
+{
+	sql("SELECT register_webhook_service('secretive', p_url => 'https://bot.example.com/a'), set_webhook_service_secrets('secretive', 'K1ngfisher-token')");
+	like(as('operator', "SELECT $change"), qr/WARNING: .*bearer token of service "secretive" is removed/s, "it does not go with $change");
+	is(sql($token), '', 'and is gone');
+}
+sql("SELECT set_webhook_service_secrets('secretive', 'K1ngfisher-token')");
+
+# --- what is kept of statements
+
 # Statements that set a secret as a value of a query do not show it afterwards; ALTER SYSTEM does.
 sql('CREATE EXTENSION pg_stat_statements');
 unlike(sql('SELECT query FROM pg_stat_statements'), qr/K1ngfisher-token/, 'pg_stat_statements has the statement without the secret');
