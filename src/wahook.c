@@ -10,6 +10,7 @@
 #include "core/compat.h"
 #include "core/settings.h"
 #include "core/shared.h"
+#include "worker/handler_settings.h"
 #include "worker/http_settings.h"
 #include "worker/worker.h"
 #include "worker/worker_settings.h"
@@ -24,6 +25,7 @@ _PG_init(void)
 	wahook_define_settings();
 	wahook_define_http_settings();
 	wahook_define_worker_settings();
+	wahook_define_handler_settings();
 	MarkGUCPrefixReserved("wahook");
 	wahook_install_hooks();
 	if (process_shared_preload_libraries_in_progress)

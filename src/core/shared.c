@@ -152,6 +152,9 @@ wahook_free_slot(wahook_Shared *shared, int slot)
 	for (int i = 0; i < WAHOOK_MAX_LISTENERS; i++)
 		if (pg_atomic_read_u64(&free->listeners[i].latch) != 0)
 			return;
+	for (int i = 0; i < WAHOOK_MAX_HANDLERS; i++)
+		if (free->handlers[i].state > WAHOOK_HANDLER_STARTING)
+			return;
 	pg_atomic_write_u32(&shared->databases[slot], InvalidOid);
 }
 

@@ -17,8 +17,11 @@
 /* How many databases of a server can have a worker. */
 #define WAHOOK_MAX_DATABASES 64
 
+/* How many handler processes a database can have. */
+#define WAHOOK_MAX_HANDLERS 16
+
 /* A database's worker, and its handler processes. */
-#define WAHOOK_MAX_LISTENERS 17
+#define WAHOOK_MAX_LISTENERS (1 + WAHOOK_MAX_HANDLERS)
 
 typedef struct wahook_Listener
 {
@@ -37,6 +40,21 @@ typedef enum wahook_WorkerState
 	WAHOOK_WORKER_ABSENT /* it found no extension, and is gone */
 } wahook_WorkerState;
 
+typedef enum wahook_HandlerState
+{
+	WAHOOK_HANDLER_NONE,     /* the place is free */
+	WAHOOK_HANDLER_STARTING, /* reserved for a process that was registered */
+	WAHOOK_HANDLER_IDLE,     /* it sleeps, or looks for work */
+	WAHOOK_HANDLER_BUSY,
+	WAHOOK_HANDLER_LEAVING /* it looks for work once more, and then exits */
+} wahook_HandlerState;
+
+typedef struct wahook_HandlerPlace
+{
+	wahook_HandlerState state;
+	uint64 service; /* the hash of its name, while it is busy with one */
+} wahook_HandlerPlace;
+
 /* A launcher, while it runs: the one of the preload line, or one for a database alone. */
 typedef struct wahook_LauncherPlace
 {
@@ -54,6 +72,8 @@ typedef struct wahook_Slot
 	bool was_held; /* since the launcher last looked */
 	bool check;    /* look anew whether the extension is there */
 	wahook_LauncherPlace launcher;
+
+	wahook_HandlerPlace handlers[WAHOOK_MAX_HANDLERS];
 
 	wahook_Listener listeners[WAHOOK_MAX_LISTENERS];
 } wahook_Slot;

@@ -204,21 +204,28 @@ wahook_attempt(const wahook_Conversation *conversation, const wahook_Handler *ha
 
 /* The handler may have deleted the entry: what it has dealt with is no failure. */
 wahook_Outcome
+wahook_attempt_direct_failed(const wahook_Direct *entry, const wahook_Handler *handler,
+							 const wahook_Failure *failure)
+{
+	Datum ended;
+
+	report(handler, false);
+	ended = wahook_end_retry(&entry->id, entry->retry_count, entry->max_retries, failure);
+	return ended != 0 && wahook_entry_has_status(ended, "failed") ? WAHOOK_GIVEN_UP : WAHOOK_FAILED;
+}
+
+wahook_Outcome
 wahook_attempt_direct(const wahook_Direct *entry, const wahook_Handler *handler,
 					  wahook_Failure *failure)
 {
 	Datum id = UUIDPGetDatum(&entry->id);
-	bool succeeded;
 	bool isnull;
-	Datum ended;
 
 	if (is_refused(handler) || wahook_execute(&direct_plan, &id, NULL) == 0)
 		return WAHOOK_REFUSED;
-	succeeded = wahook_run_handler(handler, wahook_result(0, 1, &isnull), failure);
-	report(handler, succeeded);
-	ended = wahook_end_retry(&entry->id, entry->retry_count, entry->max_retries,
-							 succeeded ? NULL : failure);
-	if (succeeded)
-		return WAHOOK_SUCCEEDED;
-	return ended != 0 && wahook_entry_has_status(ended, "failed") ? WAHOOK_GIVEN_UP : WAHOOK_FAILED;
+	if (!wahook_run_handler(handler, wahook_result(0, 1, &isnull), failure))
+		return wahook_attempt_direct_failed(entry, handler, failure);
+	report(handler, true);
+	(void) wahook_end_retry(&entry->id, entry->retry_count, entry->max_retries, NULL);
+	return WAHOOK_SUCCEEDED;
 }

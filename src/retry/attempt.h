@@ -61,5 +61,8 @@ typedef struct wahook_Direct
 /* Runs it; the caller has row-locked it. */
 extern wahook_Outcome wahook_attempt_direct(const wahook_Direct *entry,
 											const wahook_Handler *handler, wahook_Failure *failure);
+extern wahook_Outcome wahook_attempt_direct_failed(const wahook_Direct *entry,
+												   const wahook_Handler *handler,
+												   const wahook_Failure *failure);
 
 #endif

@@ -220,14 +220,14 @@ wahook_overran(wahook_Failure *failure)
 	return true;
 }
 
-void
+bool
 wahook_cancel_handler(void)
 {
-	if (runs)
-	{
-		ending = CANCELLED;
-		interrupt();
-	}
+	if (!runs)
+		return false;
+	ending = CANCELLED;
+	interrupt();
+	return true;
 }
 
 static void

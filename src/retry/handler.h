@@ -41,7 +41,10 @@ extern bool wahook_run_handler(const wahook_Handler *handler, Datum message,
 extern void wahook_end_process_after_ms(int grace_ms);
 extern bool wahook_overran(wahook_Failure *failure);
 
-/* Async-signal-safe: tells the handler that runs to end, which then is an error, 57014. */
-extern void wahook_cancel_handler(void);
+/*
+ * Async-signal-safe: tells the handler that runs to end, which then is an error, 57014. False where
+ * none runs.
+ */
+extern bool wahook_cancel_handler(void);
 
 #endif

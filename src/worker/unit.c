@@ -49,6 +49,8 @@ typedef struct Extension
 /* For what is logged outside transactions. */
 static char database[NAMEDATALEN];
 
+bool (*wahook_sigterm_hook)(void) = NULL;
+
 static volatile sig_atomic_t in_unit = false;
 static volatile sig_atomic_t end_requested = false;
 static bool ending = false;
@@ -58,7 +60,7 @@ static bool extension_gone = false;
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
-	if (in_unit && (!end_requested || ending))
+	if (in_unit && (!end_requested || ending) && !(wahook_sigterm_hook && wahook_sigterm_hook()))
 		die(postgres_signal_arg);
 	end_requested = true;
 	SetLatch(MyLatch);
@@ -221,8 +223,9 @@ recover(MemoryContext context)
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
 	MemoryContextSwitchTo(context);
-	wahook_warn_once("worker", unpack_sql_state(error->sqlerrcode),
-					 error->message ? error->message : "unknown error");
+	if (!end_requested || error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		wahook_warn_once("worker", unpack_sql_state(error->sqlerrcode),
+						 error->message ? error->message : "unknown error");
 	FreeErrorData(error);
 	RESUME_INTERRUPTS();
 }

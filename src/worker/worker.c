@@ -18,10 +18,12 @@
 
 #include "core/compat.h"
 #include "core/shared.h"
+#include "worker/handler_process.h"
 
 #define MAX_PAUSE_S 300
 
-static const wahook_Source *const sources[] = {&wahook_jobs_source, &wahook_http_source};
+static const wahook_Source *const sources[] = {&wahook_jobs_source, &wahook_http_source,
+											   &wahook_handlers_source};
 
 /* What the loop knows of a source. */
 typedef struct State

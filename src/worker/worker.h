@@ -65,6 +65,12 @@ extern bool wahook_in_transaction(void (*work)(void *arg), void *arg);
 /* For handler processes: once after they are connected, before the first unit. */
 extern void wahook_prepare_process(void);
 
+/*
+ * Null, or: called at SIGTERM in the midst of a unit, in the signal handler. True where it has told
+ * the unit to end in its own way; else the process ends at once.
+ */
+extern bool (*wahook_sigterm_hook)(void);
+
 /* True once SIGTERM came, or the extension was found missing: end soon. */
 extern bool wahook_is_to_end(void);
 extern bool wahook_extension_is_gone(void);
