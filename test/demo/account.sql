@@ -4,9 +4,10 @@ CREATE TEMP TABLE expected (what text, n bigint);
 
 -- Of two messages of a conversation, one surely came first where its delivery was answered before that of the other was
 -- sent, or where it stands before it in the same delivery. Work is ordered by the lock's token, which grows with every
--- claim, and by the place within the claim. Messages that failed come back later, so they are left aside.
+-- claim, and by the place within the claim. Messages that failed come back later, so they are left aside. Each service
+-- has an order of its own.
 CREATE TEMP TABLE arrival AS
-	SELECT a.conversation_id, a.whatsapp_message_id, a.pass, a.n, a.place, d.began_at, d.answered_at
+	SELECT a.conversation_id, a.service, a.whatsapp_message_id, a.pass, a.n, a.place, d.began_at, d.answered_at
 	FROM demo.answer a JOIN demo.delivery d USING (pass, n)
 	WHERE a.outcome = 'accepted'
 		AND a.whatsapp_message_id NOT IN (SELECT whatsapp_message_id FROM webhook_dlq);
@@ -24,7 +25,7 @@ CREATE TEMP TABLE fault AS
 	UNION ALL
 	SELECT 'out of order', (SELECT count(*)
 		FROM arrival a
-			JOIN arrival b ON b.conversation_id = a.conversation_id
+			JOIN arrival b ON b.conversation_id = a.conversation_id AND b.service = a.service
 				AND (a.answered_at < b.began_at OR ((a.pass, a.n) = (b.pass, b.n) AND a.place < b.place))
 			JOIN demo.work wa ON wa.whatsapp_message_id = a.whatsapp_message_id
 			JOIN demo.work wb ON wb.whatsapp_message_id = b.whatsapp_message_id
@@ -72,10 +73,18 @@ SELECT pg_temp.line(o.outcome, count(a.outcome), o.about)
 \echo 'Processed'
 SELECT pg_temp.line('processed', count(DISTINCT whatsapp_message_id),
 	format('in %s conversations', count(DISTINCT conversation_id))) FROM demo.work;
+SELECT pg_temp.line('- ' || s.by, count(DISTINCT w.whatsapp_message_id), s.about)
+	FROM (VALUES ('text', 'in SQL', 'text and buttons, by a function in the database'),
+			('media', 'over HTTP', 'media, by an endpoint'),
+			('default', 'pulled', 'all others, by clients that claim them')) s (service, by, about)
+		LEFT JOIN demo.work w USING (service)
+	GROUP BY s.by, s.about ORDER BY s.by DESC;
 SELECT pg_temp.line('retried', count(*), 'failed at first, in the dead letter queue meanwhile')
 	FROM webhook_dlq WHERE resolution_status = 'resolved';
-SELECT pg_temp.line('taken over', count(*), 'their worker was killed or cut off, and its lease ran out')
+SELECT pg_temp.line('circuit opened', :opened, format('for the endpoint, and closed %s', CASE :closed WHEN 1 THEN 'once' ELSE :closed || ' times' END));
+SELECT pg_temp.line('taken over', count(*), 'who had them was killed or cut off, and the lease ran out')
 	FROM webhook_delivery_attempts WHERE outcome = 'lost';
+SELECT pg_temp.line('sent twice', count(*), 'over HTTP, the answer was lost; the endpoint knew them') FROM demo.known WHERE sent > 1;
 SELECT pg_temp.line('dead', count(*), format('failed %s times: "%s"', max(retry_count) + 1, max(error)))
 	FROM webhook_dlq WHERE resolution_status = 'failed';
 

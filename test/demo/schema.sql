@@ -1,4 +1,5 @@
--- What the demo keeps for its account. None of these tables has a unique key that could hide a fault.
+-- What the demo keeps for its account, and who handles messages. None of the tables but one has a unique key that could
+-- hide a fault.
 CREATE SCHEMA demo;
 
 CREATE TABLE demo.delivery (
@@ -29,12 +30,46 @@ CREATE TABLE demo.work (
 	whatsapp_message_id text,
 	conversation_id uuid,
 	lock_token bigint,
-	place integer
+	place integer,
+	service text
 );
-COMMENT ON TABLE demo.work IS 'what the workers did, written in the transactions that completed it';
+CREATE INDEX ON demo.work (conversation_id, lock_token);
+COMMENT ON TABLE demo.work IS 'what was done for messages; by handler and clients in the transactions that completed them';
+
+CREATE TABLE demo.known (whatsapp_message_id text PRIMARY KEY, sent integer NOT NULL DEFAULT 1);
+COMMENT ON TABLE demo.known IS 'what the endpoint has done: it is asked again where its answer was lost';
 
 -- A client that takes part gets the service level of wahook and these tables, nothing else.
 CREATE ROLE demo_client LOGIN;
 DO $$ BEGIN PERFORM wahook_grant('demo_client', 'service'); END $$;
 GRANT USAGE ON SCHEMA demo TO demo_client;
 GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA demo TO demo_client;
+
+-- An eighth of all messages fail at their first attempt.
+CREATE FUNCTION demo.fails_at_first(p_id text) RETURNS boolean LANGUAGE sql IMMUTABLE
+	AS $$ SELECT get_byte(decode(md5(p_id), 'hex'), 0) % 8 = 0 $$;
+
+-- Who handles text: a function in the database.
+CREATE FUNCTION demo.answer_text(message jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	v_id text := message->>'whatsapp_message_id';
+	v_conversation uuid := message->>'conversation_id';
+	v_token bigint := message->>'lock_token';
+BEGIN
+	INSERT INTO demo.work SELECT v_id, v_conversation, v_token, count(*), 'text' FROM demo.work
+		WHERE conversation_id = v_conversation AND lock_token = v_token;
+	IF message->>'attempt' = '1' AND demo.fails_at_first(v_id) THEN
+		RAISE EXCEPTION 'the shop did not answer';
+	END IF;
+END
+$$;
+INSERT INTO webhook_services (name, handler, run_as, circuit_threshold) VALUES ('text', 'demo.answer_text', 'demo_client', 100);
+
+-- Media: an endpoint. Whatever else there is: clients that claim it.
+INSERT INTO webhook_services (name, url, allow_http, circuit_timeout) VALUES ('media', :'url', true, '1 s');
+DO $$
+BEGIN
+	PERFORM add_webhook_route(kind, 'text', 'type', kind, 1) FROM unnest('{text,interactive,button}'::text[]) kind;
+	PERFORM add_webhook_route(kind, 'media', 'type', kind, 1) FROM unnest('{image,video,audio,sticker,document}'::text[]) kind;
+END
+$$;
