@@ -46,7 +46,8 @@ CREATE TABLE @extschema@.webhook_identities (
 	kind text NOT NULL CHECK (kind IN ('phone', 'user_id')),
 	conversation_id uuid NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT now(),
-	PRIMARY KEY (phone_number_id, identity)
+	-- The name first: nearly all rows are of one business number.
+	PRIMARY KEY (identity, phone_number_id)
 );
 CREATE INDEX webhook_identities_conversation_idx
 	ON @extschema@.webhook_identities (conversation_id);

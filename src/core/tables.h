@@ -23,8 +23,6 @@ enum
 
 enum
 {
-	Anum_identity_phone_number_id = 1,
-	Anum_identity_identity = 2,
 	Anum_identity_conversation_id = 4
 };
 

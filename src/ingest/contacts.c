@@ -18,11 +18,11 @@ wahook_start_contacts(wahook_Contacts *contacts, int max)
 }
 
 void
-wahook_add_contact(wahook_Contacts *contacts, wahook_Span raw, const json_t *contact)
+wahook_add_contact(wahook_Contacts *contacts, wahook_Span contact)
 {
 	wahook_Contact *new = &contacts->all[contacts->n++];
 
-	new->raw = raw;
+	new->raw = contact;
 	new->phone =
 		wahook_normalize_identity(wahook_json_text(contact, "wa_id", WAHOOK_MAX_IDENTITY_LENGTH));
 	new->user_id = wahook_json_text(contact, "user_id", WAHOOK_MAX_IDENTITY_LENGTH);

@@ -29,7 +29,7 @@ typedef struct wahook_Contacts
 
 /* First room for max of them, then each, then all are put in order. */
 extern void wahook_start_contacts(wahook_Contacts *contacts, int max);
-extern void wahook_add_contact(wahook_Contacts *contacts, wahook_Span raw, const json_t *contact);
+extern void wahook_add_contact(wahook_Contacts *contacts, wahook_Span contact);
 extern void wahook_sort_contacts(wahook_Contacts *contacts);
 
 /* The first contact with one of these names, which may be null; null: there is none. */

@@ -161,7 +161,7 @@ read_entry(Reader *reader, wahook_Cursor *cursor)
 	}
 	wahook_keep_storable(reader->delivery, change, &entry->id, reader->max_depth);
 	wahook_keep_storable(reader->delivery, change, &entry->time, reader->max_depth);
-	entry->name = wahook_scalar_text(entry->id, reader->max_depth);
+	entry->name = wahook_scalar_text(entry->id);
 	return true;
 }
 

@@ -116,10 +116,8 @@ wahook_peek_identity(wahook_RowReader *rows, const char *scope, const char *name
 	wahook_RowState state;
 	bool isnull;
 
-	ScanKeyInit(&keys[0], Anum_identity_phone_number_id, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(scope));
-	ScanKeyInit(&keys[1], Anum_identity_identity, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(name));
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(scope));
 	for (size_t i = 0; i < lengthof(keys); i++)
 		keys[i].sk_collation = rows->index->rd_indcollation[i];
 	state = wahook_peek_row(rows, keys, lengthof(keys));

@@ -1,12 +1,10 @@
 /*
- * jansson, with its memory in a memory context of ours.
+ * Checking JSON, and reading the members of objects that have been checked.
  */
 #ifndef WAHOOK_JSON_H
 #define WAHOOK_JSON_H
 
 #include "postgres.h"
-
-#include <jansson.h>
 
 #include "ingest/json_split.h"
 
@@ -14,20 +12,17 @@
 extern void wahook_json_begin(void);
 extern void wahook_json_end(void);
 
-/*
- * Parses a span. Null and *reason when it is not valid JSON or jsonb could not hold it. What it
- * returns is freed with the memory context.
- */
-extern json_t *wahook_parse_json(wahook_Span span, int max_depth, const char **reason);
-
-/* Null, or why the span can't be parsed. */
+/* Null, or why the span is not valid JSON or jsonb could not hold it. */
 extern const char *wahook_check_json(wahook_Span span, int max_depth);
 
+/* The text of a member that is a string, palloc'd; null where it is none. */
+extern char *wahook_json_string(wahook_Span object, const char *key);
+
 /* A member's text, palloc'd: a string that is not empty, or a whole number's digits. */
-extern char *wahook_json_text(const json_t *object, const char *key, size_t max_length);
+extern char *wahook_json_text(wahook_Span object, const char *key, size_t max_length);
 
 /* A string's text, or a number as it stands, palloc'd; null for anything else. */
-extern char *wahook_scalar_text(wahook_Span span, int max_depth);
+extern char *wahook_scalar_text(wahook_Span span);
 
 extern bool wahook_span_is(wahook_Span span, const char *text);
 extern char *wahook_span_text(wahook_Span span);

@@ -280,3 +280,20 @@ wahook_fits_jsonb(wahook_Span span, int max_depth, const char **reason)
 	}
 	return true;
 }
+
+wahook_Span
+wahook_member(wahook_Span object, const char *name)
+{
+	wahook_Cursor cursor = wahook_cursor(object);
+	wahook_Span found = {NULL, 0};
+	wahook_Span key;
+	wahook_Span value;
+	bool more;
+
+	if (object.len == 0 || !wahook_enter(&cursor, '{'))
+		return found;
+	while (wahook_next_member(&cursor, &key, &more) && more && wahook_skip_value(&cursor, &value))
+		if (wahook_key_is(key, name))
+			found = value;
+	return found;
+}

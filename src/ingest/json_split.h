@@ -3,7 +3,7 @@
  *
  * A delivery is one JSON text with up to a thousand updates in it. One that no parser accepts (a
  * lone surrogate, a number beyond all bounds) must not cost the others, and what is stored must be
- * what was sent, digit for digit. So the text is first cut into spans, and each is parsed alone.
+ * what was sent, digit for digit. So the text is first cut into spans, and each is checked alone.
  *
  * Pure: no tables, no palloc, no ereport. Linear in the length of the text.
  */
@@ -38,6 +38,17 @@ extern bool wahook_next_member(wahook_Cursor *cursor, wahook_Span *key, bool *mo
 extern bool wahook_next_element(wahook_Cursor *cursor, bool *more);
 extern bool wahook_at_end(wahook_Cursor *cursor);
 extern bool wahook_key_is(wahook_Span key, const char *name);
+
+/* The value of an object's member, the last one of that name; of anything else there is none. */
+extern wahook_Span wahook_member(wahook_Span object, const char *name);
+
 extern bool wahook_fits_jsonb(wahook_Span span, int max_depth, const char **reason);
+
+/*
+ * Whether the text is surely valid JSON that jsonb can hold: true for all that is common, and false
+ * for whatever needs a second look. utf8: bytes beyond ASCII are known to be valid UTF-8; else they
+ * need one.
+ */
+extern bool wahook_is_plain_json(wahook_Span span, int max_depth, bool utf8);
 
 #endif

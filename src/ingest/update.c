@@ -30,7 +30,7 @@ typedef struct Context
 	wahook_Contacts contacts;
 } Context;
 
-typedef void (*ElementReader)(Context *, wahook_Span, const json_t *);
+typedef void (*ElementReader)(Context *, wahook_Span);
 
 /* Of milliseconds: those of any more digits can be past the last time that PostgreSQL knows. */
 #define MAX_TIMESTAMP_DIGITS 15
@@ -47,13 +47,13 @@ make_kind(const char *first, const char *second)
 }
 
 static char *
-text_of(const json_t *object, const char *key)
+text_of(wahook_Span object, const char *key)
 {
 	return wahook_json_text(object, key, WAHOOK_MAX_IDENTITY_LENGTH);
 }
 
 static char *
-first_text(const json_t *object, const char *const *keys)
+first_text(wahook_Span object, const char *const *keys)
 {
 	char *text = NULL;
 
@@ -85,7 +85,7 @@ wahook_normalize_identity(const char *identity)
 
 /* Seconds since 1970, as a string or a number; milliseconds too. Anything else is not known. */
 static TimestampTz
-read_timestamp(const json_t *object)
+read_timestamp(wahook_Span object)
 {
 	const int64 epoch_s = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY;
 	char *text = wahook_json_text(object, "timestamp", MAX_TIMESTAMP_DIGITS);
@@ -101,7 +101,7 @@ read_timestamp(const json_t *object)
 }
 
 static void
-read_sender(Context *context, wahook_Update *update, const json_t *message)
+read_sender(Context *context, wahook_Update *update, wahook_Span message)
 {
 	static const char *const user_id_keys[] = {"from_user_id", "user_id", "from_bsuid",
 											   "business_scoped_user_id", NULL};
@@ -132,10 +132,10 @@ read_sender(Context *context, wahook_Update *update, const json_t *message)
 
 /* A system message says under which number or id its sender is known from now on. */
 static void
-read_change_of_identity(wahook_Update *update, const json_t *system)
+read_change_of_identity(wahook_Update *update, wahook_Span system)
 {
 	static const char *const phone_keys[] = {"wa_id", "new_wa_id", NULL};
-	const char *type = json_string_value(json_object_get(system, "type"));
+	const char *type = wahook_json_string(system, "type");
 
 	if (type == NULL ||
 		(strncmp(type, "user_changed_", 13) != 0 && strcmp(type, "customer_changed_number") != 0))
@@ -150,19 +150,19 @@ read_change_of_identity(wahook_Update *update, const json_t *system)
 }
 
 static const char *
-message_kind(const wahook_Change *change, const json_t *message)
+message_kind(const wahook_Change *change, wahook_Span message)
 {
-	const char *type = json_string_value(json_object_get(message, "type"));
-	const json_t *content;
+	const char *type = wahook_json_string(message, "type");
+	wahook_Span content;
 	const char *kind;
 
 	if (type == NULL || type[0] == '\0')
 		type = "unknown";
-	content = json_object_get(message, type);
+	content = wahook_member(message, type);
 	kind = make_kind(type, NULL);
 	if (strcmp(type, "interactive") == 0 || strcmp(type, "system") == 0)
-		kind = make_kind(type, json_string_value(json_object_get(content, "type")));
-	else if (strcmp(type, "audio") == 0 && json_is_true(json_object_get(content, "voice")))
+		kind = make_kind(type, wahook_json_string(content, "type"));
+	else if (strcmp(type, "audio") == 0 && wahook_span_is(wahook_member(content, "voice"), "true"))
 		kind = "audio.voice";
 	else if (strcmp(type, "reaction") == 0 && text_of(content, "emoji") == NULL)
 		kind = "reaction.removed";
@@ -186,22 +186,22 @@ wahook_read_lone_message(wahook_Update *update, wahook_Span raw, int max_depth)
 }
 
 static void
-read_message(Context *context, wahook_Span raw, const json_t *message)
+read_message(Context *context, wahook_Span message)
 {
 	char *id = wahook_json_text(message, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
 	wahook_Update *update;
 
 	if (id == NULL)
 	{
-		wahook_add_unreadable(context->delivery, context->change, raw,
+		wahook_add_unreadable(context->delivery, context->change, message,
 							  "message without a usable id");
 		return;
 	}
-	update = wahook_add_update(context->delivery, WAHOOK_MESSAGE, context->change, raw);
+	update = wahook_add_update(context->delivery, WAHOOK_MESSAGE, context->change, message);
 	update->id = id;
 	update->kind = message_kind(context->change, message);
 	read_sender(context, update, message);
-	read_change_of_identity(update, json_object_get(message, "system"));
+	read_change_of_identity(update, wahook_member(message, "system"));
 	if (update->phone == NULL && update->user_id == NULL)
 	{
 		update->class = WAHOOK_UNREADABLE;
@@ -210,7 +210,7 @@ read_message(Context *context, wahook_Span raw, const json_t *message)
 }
 
 static void
-read_status(Context *context, wahook_Span raw, const json_t *status)
+read_status(Context *context, wahook_Span status)
 {
 	static const char *const participant_keys[] = {"recipient_participant_id",
 												   "participant_recipient_id",
@@ -223,11 +223,11 @@ read_status(Context *context, wahook_Span raw, const json_t *status)
 
 	if (id == NULL || name == NULL)
 	{
-		wahook_add_unreadable(context->delivery, context->change, raw,
+		wahook_add_unreadable(context->delivery, context->change, status,
 							  id ? "status without a name" : "status without a usable id");
 		return;
 	}
-	update = wahook_add_update(context->delivery, WAHOOK_STATUS, context->change, raw);
+	update = wahook_add_update(context->delivery, WAHOOK_STATUS, context->change, status);
 	update->id = id;
 	update->status = name;
 	update->status_type = type ? make_kind(type, NULL) : "";
@@ -238,35 +238,34 @@ read_status(Context *context, wahook_Span raw, const json_t *status)
 
 /* A notice with an id of its own: a call, or what the business itself sent from its app. */
 static void
-read_item(Context *context, wahook_Span raw, const json_t *item, const char *kind,
-		  const char *detail_key)
+read_item(Context *context, wahook_Span item, const char *kind, const char *detail_key)
 {
 	wahook_Update *update =
-		wahook_add_update(context->delivery, WAHOOK_NOTICE, context->change, raw);
+		wahook_add_update(context->delivery, WAHOOK_NOTICE, context->change, item);
 
 	update->id = wahook_json_text(item, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
-	update->kind = make_kind(kind, json_string_value(json_object_get(item, detail_key)));
+	update->kind = make_kind(kind, wahook_json_string(item, detail_key));
 }
 
 static void
-read_call(Context *context, wahook_Span raw, const json_t *call)
+read_call(Context *context, wahook_Span call)
 {
-	read_item(context, raw, call, "call", "event");
+	read_item(context, call, "call", "event");
 }
 
 static void
-read_echo(Context *context, wahook_Span raw, const json_t *echo)
+read_echo(Context *context, wahook_Span echo)
 {
-	read_item(context, raw, echo, "echo", "type");
+	read_item(context, echo, "echo", "type");
 }
 
 /* {"wa_id", "user_id": {"previous", "current"}}: a new id for the user who had the previous one. */
 static void
-read_id_update(Context *context, wahook_Span raw, const json_t *item)
+read_id_update(Context *context, wahook_Span item)
 {
-	const json_t *user_id = json_object_get(item, "user_id");
+	wahook_Span user_id = wahook_member(item, "user_id");
 	wahook_Update *update =
-		wahook_add_update(context->delivery, WAHOOK_NOTICE, context->change, raw);
+		wahook_add_update(context->delivery, WAHOOK_NOTICE, context->change, item);
 
 	update->kind = "user_id_update";
 	update->phone = wahook_normalize_identity(text_of(item, "wa_id"));
@@ -274,7 +273,16 @@ read_id_update(Context *context, wahook_Span raw, const json_t *item)
 	update->new_user_id = text_of(user_id, "current");
 }
 
-/* Parses each element of an array on its own, so that one that can't be read costs no other. */
+/* Null, or why the value is no object; otherwise where it is something else. */
+static const char *
+check_object(wahook_Span value, int max_depth, const char *otherwise)
+{
+	const char *reason = wahook_check_json(value, max_depth);
+
+	return reason == NULL && value.start[0] != '{' ? otherwise : reason;
+}
+
+/* Checks each element of an array on its own, so that one that can't be read costs no other. */
 static bool
 read_elements(Context *context, wahook_Span array, ElementReader read)
 {
@@ -290,29 +298,28 @@ read_elements(Context *context, wahook_Span array, ElementReader read)
 	}
 	for (;;)
 	{
-		const char *reason = "not an object";
-		wahook_Span span;
-		json_t *element;
+		const char *reason;
+		wahook_Span element;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!wahook_next_element(&cursor, &more))
 			return false;
 		if (!more)
 			return true;
-		if (!wahook_skip_value(&cursor, &span))
+		if (!wahook_skip_value(&cursor, &element))
 			return false;
-		element = wahook_parse_json(span, context->max_depth, &reason);
-		if (json_is_object(element))
-			read(context, span, element);
+		reason = check_object(element, context->max_depth, "not an object");
+		if (reason == NULL)
+			read(context, element);
 		else
-			wahook_add_unreadable(context->delivery, context->change, span, reason);
+			wahook_add_unreadable(context->delivery, context->change, element, reason);
 	}
 }
 
 static void
-keep_contact(Context *context, wahook_Span raw, const json_t *contact)
+keep_contact(Context *context, wahook_Span contact)
 {
-	wahook_add_contact(&context->contacts, raw, contact);
+	wahook_add_contact(&context->contacts, contact);
 }
 
 static int
@@ -374,19 +381,19 @@ read_notice(Context *context)
 {
 	wahook_Change *change = context->change;
 	const char *field = change->field_name ? change->field_name : "unknown";
-	const char *reason = "value is not an object";
-	json_t *value = wahook_parse_json(change->value, context->max_depth, &reason);
+	wahook_Span value = change->value;
+	const char *reason = check_object(value, context->max_depth, "value is not an object");
 	const char *detail;
 	wahook_Update *update;
 
-	if (!json_is_object(value))
+	if (reason != NULL)
 	{
 		wahook_add_unreadable(context->delivery, change, change->value, reason);
 		return;
 	}
-	detail = json_string_value(json_object_get(value, "event"));
+	detail = wahook_json_string(value, "event");
 	if (detail == NULL)
-		detail = json_string_value(json_object_get(value, "decision"));
+		detail = wahook_json_string(value, "decision");
 	update = wahook_add_update(context->delivery, WAHOOK_NOTICE, change, change->value);
 	update->kind = make_kind(field, detail);
 }
@@ -403,19 +410,19 @@ read_shared_parts(Context *context)
 {
 	wahook_Change *change = context->change;
 	const wahook_Change *last = context->delivery->last;
-	const char *reason = "metadata is not an object";
 
 	if (last && same_text(change->metadata, last->metadata))
 		change->phone_number_id = last->phone_number_id;
 	else if (change->metadata.len > 0)
 	{
-		json_t *metadata = wahook_parse_json(change->metadata, context->max_depth, &reason);
+		const char *reason =
+			check_object(change->metadata, context->max_depth, "metadata is not an object");
 
-		if (json_is_object(metadata))
-			change->phone_number_id = text_of(metadata, "phone_number_id");
+		if (reason == NULL)
+			change->phone_number_id = text_of(change->metadata, "phone_number_id");
 		else
 		{
-			if (!json_is_null(metadata))
+			if (!wahook_span_is(change->metadata, "null"))
 				wahook_add_unreadable(context->delivery, change, change->metadata, reason);
 			change->metadata.len = 0;
 		}
@@ -441,7 +448,7 @@ wahook_read_change(wahook_Delivery *delivery, wahook_Change *change, wahook_Span
 	else
 	{
 		wahook_keep_storable(delivery, change, &change->field, max_depth);
-		change->field_name = wahook_scalar_text(change->field, max_depth);
+		change->field_name = wahook_scalar_text(change->field);
 	}
 	if (change->value.len == 0 || change->value.start[0] != '{')
 	{

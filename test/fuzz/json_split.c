@@ -2,8 +2,9 @@
  * Feeds src/ingest/json_split.c with the fixtures and with mutations of them, always the same.
  *
  * Whatever the text: it ends, and each span lies inside the one it was found in, behind the one
- * before. Where jansson finds the text valid, the spans are the values that jansson finds. Run
- * under the address and undefined behaviour sanitizers, which watch the rest.
+ * before. Where jansson finds the text valid, the spans are the values that jansson finds. What
+ * src/ingest/json_plain.c finds plain, jansson finds valid; what is valid JSON and none of its rare
+ * kinds is plain. Run under the address and undefined behaviour sanitizers, which watch the rest.
  *
  *   json_split INPUTS FILE...    a JSON text a line; INPUTS mutations over all of them
  */
@@ -34,6 +35,7 @@ static int nseeds;
 static const char *current;
 static size_t current_len;
 static unsigned long valid;
+static unsigned long plain;
 
 static void
 fail(const char *what)
@@ -204,6 +206,24 @@ compare(wahook_Span span, const json_t *json, int depth)
 		CHECK(kind == (json_is_null(json) ? 'n' : json_is_true(json) ? 't' : 'f'));
 }
 
+/* What is not plain although it is valid: exponents, long numbers, surrogates, deep nesting. */
+static bool
+is_rare(const char *text)
+{
+	int digits = 0;
+	int depth = 0;
+
+	for (; *text; text++)
+	{
+		digits = isdigit((unsigned char) *text) || *text == '.' ? digits + 1 : 0;
+		depth += (*text == '[' || *text == '{') - (*text == ']' || *text == '}');
+		if (digits > 15 || depth > 60 || (digits > 0 && (text[1] | 32) == 'e') ||
+			(text[0] == '\\' && text[1] == 'u' && (text[2] | 32) == 'd'))
+			return true;
+	}
+	return false;
+}
+
 /* The text in memory of its own, so that a step outside is noticed; a zero byte follows it. */
 static void
 try_text(const char *bytes, size_t len)
@@ -213,7 +233,11 @@ try_text(const char *bytes, size_t len)
 	const char *reason = NULL;
 	bool well_formed;
 	bool fits;
+	bool ascii = true;
+	json_t *json = NULL;
 
+	for (size_t i = 0; i < len; i++)
+		ascii &= (signed char) bytes[i] >= 0;
 	memcpy(copy, bytes, len);
 	copy[len] = '\0';
 	current = copy;
@@ -224,16 +248,23 @@ try_text(const char *bytes, size_t len)
 	/* A text of PostgreSQL's has no zero byte; jansson overlooks one behind a number. */
 	if (len <= MAX_LENGTH && memchr(copy, '\0', len) == NULL)
 	{
-		json_t *json = json_loadb(copy, len, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
-
+		json = json_loadb(copy, len, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
 		if (json != NULL)
 		{
 			valid++;
 			CHECK(well_formed);
 			compare(span, json, 0);
-			json_decref(json);
 		}
 	}
+	if (wahook_is_plain_json(span, MAX_DEPTH, ascii))
+	{
+		plain++;
+		CHECK(fits);
+		CHECK(json != NULL || len > MAX_LENGTH);
+	}
+	else
+		CHECK(json == NULL || !ascii || is_rare(copy));
+	json_decref(json);
 	free(copy);
 }
 
@@ -364,7 +395,7 @@ main(int argc, char **argv)
 	}
 	for (int i = 0; i < nseeds; i++)
 		free(seeds[i].bytes);
-	printf("%lu inputs from %d texts, %lu of them valid JSON; %lu texts valid as they are\n",
-		   inputs, nseeds, valid - unchanged, unchanged);
+	printf("%lu inputs from %d texts, %lu of them valid JSON; %lu texts valid as they are; %lu plain\n",
+		   inputs, nseeds, valid - unchanged, unchanged, plain);
 	return 0;
 }
