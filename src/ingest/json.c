@@ -111,10 +111,9 @@ wahook_json_string(wahook_Span object, const char *key)
 }
 
 char *
-wahook_json_text(wahook_Span object, const char *key, size_t max_length)
+wahook_value_text(wahook_Span value, size_t max_length)
 {
-	wahook_Span member = wahook_member(object, key);
-	char *text = string_text(member);
+	char *text = string_text(value);
 	json_t *number;
 
 	if (text != NULL)
@@ -123,13 +122,19 @@ wahook_json_text(wahook_Span object, const char *key, size_t max_length)
 
 		return len == 0 || len > max_length ? NULL : text;
 	}
-	if (member.len == 0 || strchr("-0123456789", member.start[0]) == NULL)
+	if (value.len == 0 || strchr("-0123456789", value.start[0]) == NULL)
 		return NULL;
-	number = parse_scalar(member);
+	number = parse_scalar(value);
 	if (json_real_value(number) != floor(json_real_value(number)) ||
 		fabs(json_real_value(number)) > MAX_EXACT_DOUBLE)
 		return NULL;
 	return psprintf("%.0f", json_real_value(number));
+}
+
+char *
+wahook_json_text(wahook_Span object, const char *key, size_t max_length)
+{
+	return wahook_value_text(wahook_member(object, key), max_length);
 }
 
 char *

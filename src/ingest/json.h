@@ -18,7 +18,10 @@ extern const char *wahook_check_json(wahook_Span span, int max_depth);
 /* The text of a member that is a string, palloc'd; null where it is none. */
 extern char *wahook_json_string(wahook_Span object, const char *key);
 
-/* A member's text, palloc'd: a string that is not empty, or a whole number's digits. */
+/* A value's text, palloc'd: of a string that is not empty, or a whole number's digits. */
+extern char *wahook_value_text(wahook_Span value, size_t max_length);
+
+/* The same of a member. */
 extern char *wahook_json_text(wahook_Span object, const char *key, size_t max_length);
 
 /* A string's text, or a number as it stands, palloc'd; null for anything else. */

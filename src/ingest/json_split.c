@@ -281,19 +281,28 @@ wahook_fits_jsonb(wahook_Span span, int max_depth, const char **reason)
 	return true;
 }
 
-wahook_Span
-wahook_member(wahook_Span object, const char *name)
+void
+wahook_find_members(wahook_Span object, const char *const *names, wahook_Span *values, int n)
 {
 	wahook_Cursor cursor = wahook_cursor(object);
-	wahook_Span found = {NULL, 0};
 	wahook_Span key;
 	wahook_Span value;
 	bool more;
 
+	memset(values, 0, n * sizeof(wahook_Span));
 	if (object.len == 0 || !wahook_enter(&cursor, '{'))
-		return found;
+		return;
 	while (wahook_next_member(&cursor, &key, &more) && more && wahook_skip_value(&cursor, &value))
-		if (wahook_key_is(key, name))
-			found = value;
-	return found;
+		for (int i = 0; i < n; i++)
+			if (wahook_key_is(key, names[i]))
+				values[i] = value;
+}
+
+wahook_Span
+wahook_member(wahook_Span object, const char *name)
+{
+	wahook_Span value;
+
+	wahook_find_members(object, &name, &value, 1);
+	return value;
 }

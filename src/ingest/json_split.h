@@ -39,7 +39,9 @@ extern bool wahook_next_element(wahook_Cursor *cursor, bool *more);
 extern bool wahook_at_end(wahook_Cursor *cursor);
 extern bool wahook_key_is(wahook_Span key, const char *name);
 
-/* The value of an object's member, the last one of that name; of anything else there is none. */
+/* The values of an object's members, the last one of each name; anything else has none. */
+extern void wahook_find_members(wahook_Span object, const char *const *names, wahook_Span *values,
+								int n);
 extern wahook_Span wahook_member(wahook_Span object, const char *name);
 
 extern bool wahook_fits_jsonb(wahook_Span span, int max_depth, const char **reason);

@@ -32,6 +32,9 @@ typedef struct Context
 
 typedef void (*ElementReader)(Context *, wahook_Span);
 
+/* Names under which the same thing may be found. */
+#define MAX_KEYS 4
+
 /* Of milliseconds: those of any more digits can be past the last time that PostgreSQL knows. */
 #define MAX_TIMESTAMP_DIGITS 15
 
@@ -52,13 +55,17 @@ text_of(wahook_Span object, const char *key)
 	return wahook_json_text(object, key, WAHOOK_MAX_IDENTITY_LENGTH);
 }
 
+/* Of the first of up to MAX_KEYS members that has one. */
 static char *
-first_text(wahook_Span object, const char *const *keys)
+first_text(wahook_Span object, const char *const *keys, int n)
 {
+	wahook_Span values[MAX_KEYS];
 	char *text = NULL;
 
-	for (; *keys && text == NULL; keys++)
-		text = text_of(object, *keys);
+	Assert(n <= MAX_KEYS);
+	wahook_find_members(object, keys, values, n);
+	for (int i = 0; i < n && text == NULL; i++)
+		text = wahook_value_text(values[i], WAHOOK_MAX_IDENTITY_LENGTH);
 	return text;
 }
 
@@ -104,9 +111,9 @@ static void
 read_sender(Context *context, wahook_Update *update, wahook_Span message)
 {
 	static const char *const user_id_keys[] = {"from_user_id", "user_id", "from_bsuid",
-											   "business_scoped_user_id", NULL};
+											   "business_scoped_user_id"};
 	char *from = wahook_normalize_identity(text_of(message, "from"));
-	char *user_id = first_text(message, user_id_keys);
+	char *user_id = first_text(message, user_id_keys, lengthof(user_id_keys));
 	const wahook_Contact *contact;
 
 	if (from && !(from[0] >= '0' && from[0] <= '9') && user_id == NULL)
@@ -134,13 +141,14 @@ read_sender(Context *context, wahook_Update *update, wahook_Span message)
 static void
 read_change_of_identity(wahook_Update *update, wahook_Span system)
 {
-	static const char *const phone_keys[] = {"wa_id", "new_wa_id", NULL};
+	static const char *const phone_keys[] = {"wa_id", "new_wa_id"};
 	const char *type = wahook_json_string(system, "type");
 
 	if (type == NULL ||
 		(strncmp(type, "user_changed_", 13) != 0 && strcmp(type, "customer_changed_number") != 0))
 		return;
-	update->new_phone = wahook_normalize_identity(first_text(system, phone_keys));
+	update->new_phone =
+		wahook_normalize_identity(first_text(system, phone_keys, lengthof(phone_keys)));
 	update->new_user_id = text_of(system, "user_id");
 	if (update->phone == NULL && update->user_id == NULL)
 	{
@@ -153,19 +161,20 @@ static const char *
 message_kind(const wahook_Change *change, wahook_Span message)
 {
 	const char *type = wahook_json_string(message, "type");
-	wahook_Span content;
 	const char *kind;
 
 	if (type == NULL || type[0] == '\0')
 		type = "unknown";
-	content = wahook_member(message, type);
-	kind = make_kind(type, NULL);
 	if (strcmp(type, "interactive") == 0 || strcmp(type, "system") == 0)
-		kind = make_kind(type, wahook_json_string(content, "type"));
-	else if (strcmp(type, "audio") == 0 && wahook_span_is(wahook_member(content, "voice"), "true"))
+		kind = make_kind(type, wahook_json_string(wahook_member(message, type), "type"));
+	else if (strcmp(type, "audio") == 0 &&
+			 wahook_span_is(wahook_member(wahook_member(message, type), "voice"), "true"))
 		kind = "audio.voice";
-	else if (strcmp(type, "reaction") == 0 && text_of(content, "emoji") == NULL)
+	else if (strcmp(type, "reaction") == 0 &&
+			 text_of(wahook_member(message, type), "emoji") == NULL)
 		kind = "reaction.removed";
+	else
+		kind = make_kind(type, NULL);
 	if (change->field_name && strcmp(change->field_name, "history") == 0)
 		kind = make_kind("history", kind);
 	return kind;
@@ -214,10 +223,10 @@ read_status(Context *context, wahook_Span status)
 {
 	static const char *const participant_keys[] = {"recipient_participant_id",
 												   "participant_recipient_id",
-												   "recipient_participant_user_id", NULL};
+												   "recipient_participant_user_id"};
 	char *id = wahook_json_text(status, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
 	char *name = wahook_json_text(status, "status", WAHOOK_MAX_KIND_LENGTH);
-	char *participant = first_text(status, participant_keys);
+	char *participant = first_text(status, participant_keys, lengthof(participant_keys));
 	char *type = text_of(status, "type");
 	wahook_Update *update;
 
