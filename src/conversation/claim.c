@@ -326,7 +326,7 @@ wahook_claim_conversations(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		request.service = text_to_cstring(PG_GETARG_TEXT_PP(2));
 
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	wahook_begin(fcinfo);
 	wahook_claim_waiting(&request, (ReturnSetInfo *) fcinfo->resultinfo);
 	wahook_end();

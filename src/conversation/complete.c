@@ -66,10 +66,10 @@ static void
 open_completion(Completion *completion, wahook_Store *store, int processing_ms)
 {
 	completion->store = store;
-	wahook_open_table(&completion->messages, "processed_webhook_messages",
-					  "processed_webhook_messages_pkey");
-	wahook_open_table(&completion->attempts, "webhook_delivery_attempts",
-					  "webhook_delivery_attempts_pkey");
+	wahook_open_table_beside(&completion->messages, &store->conversations,
+							 "processed_webhook_messages", "processed_webhook_messages_pkey");
+	wahook_open_table_beside(&completion->attempts, &store->conversations,
+							 "webhook_delivery_attempts", "webhook_delivery_attempts_pkey");
 	completion->now = GetCurrentTimestamp();
 	completion->processing_ms = processing_ms;
 	completion->retried = NULL;

@@ -37,8 +37,10 @@ void
 wahook_open_store(wahook_Store *store)
 {
 	wahook_open_table(&store->conversations, "webhook_conversations", "webhook_conversations_pkey");
-	wahook_open_table(&store->inbox, "webhook_inbox", "webhook_inbox_pkey");
-	wahook_open_table(&store->leases, "webhook_leases", "webhook_leases_pkey");
+	wahook_open_table_beside(&store->inbox, &store->conversations, "webhook_inbox",
+							 "webhook_inbox_pkey");
+	wahook_open_table_beside(&store->leases, &store->conversations, "webhook_leases",
+							 "webhook_leases_pkey");
 	store->queue_is_open = false;
 	store->context = CurrentMemoryContext;
 }

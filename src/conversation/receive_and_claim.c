@@ -58,7 +58,7 @@ wahook_receive_and_claim_webhook(PG_FUNCTION_ARGS)
 	wahook_Intake intake;
 
 	wahook_read_claim_request(fcinfo, 3, -1, &request);
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	wahook_begin(fcinfo);
 	wahook_take_in(fcinfo, &intake);
 	claim_received(&request, &intake, (ReturnSetInfo *) fcinfo->resultinfo);

@@ -56,6 +56,13 @@ typedef bool wahook_UpdateIndexes;
 	ExecInsertIndexTuples(info, slot, estate, true, false, NULL, NIL)
 #endif
 
+/* Since 17, an index may keep something from one insertion to the next. */
+#if PG_VERSION_NUM >= 170000
+#define wahook_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
+#else
+#define wahook_index_insert_cleanup(index, info) ((void) (index), (void) (info))
+#endif
+
 /* Since 16, a membership need not allow SET ROLE. Include utils/acl.h. */
 #if PG_VERSION_NUM >= 160000
 #define wahook_may_become(member, role) member_can_set_role(member, role)

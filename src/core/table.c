@@ -44,34 +44,23 @@ has_update_triggers(const TriggerDesc *triggers)
 	return false;
 }
 
-static Relation
-find_index(const ResultRelInfo *info, const char *name)
-{
-	for (int i = 0; i < info->ri_NumIndices; i++)
-		if (strcmp(RelationGetRelationName(info->ri_IndexRelationDescs[i]), name) == 0)
-			return info->ri_IndexRelationDescs[i];
-	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-					errmsg("index \"%s\" of extension wahook does not exist", name),
-					errhint("Restore the index, or recreate the extension.")));
-}
-
 static void
-open_table(wahook_Table *table, const char *name, const char *index, bool speculative)
+open_table(wahook_Table *table, const wahook_Table *other, const char *name, const char *index,
+		   bool speculative)
 {
 	const TriggerDesc *triggers;
 	const TupleConstr *constraints;
 
 	if (XactReadOnly)
 		PreventCommandIfReadOnly(psprintf("a write to %s", name));
-	table->rows.heap = table_open(wahook_relation(name), RowExclusiveLock);
-	table->rows.slot = table_slot_create(table->rows.heap, NULL);
+	wahook_open_rows(&table->rows, name, index, RowExclusiveLock);
 	if (RelationGetNumberOfAttributes(table->rows.heap) > WAHOOK_MAX_COLUMNS)
 		elog(ERROR, "relation \"%s\" has too many columns", name);
-	table->estate = CreateExecutorState();
+	table->owns_estate = other == NULL;
+	table->estate = other ? other->estate : CreateExecutorState();
+	table->speculative = speculative;
 	table->info = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->info, table->rows.heap, 0, NULL, 0);
-	ExecOpenIndices(table->info, speculative);
-	table->rows.index = find_index(table->info, index);
 	table->estate->es_opened_result_relations =
 		lappend(table->estate->es_opened_result_relations, table->info);
 	wahook_init_epq(&table->epq, table->estate);
@@ -90,13 +79,40 @@ open_table(wahook_Table *table, const char *name, const char *index, bool specul
 void
 wahook_open_table(wahook_Table *table, const char *name, const char *index)
 {
-	open_table(table, name, index, false);
+	open_table(table, NULL, name, index, false);
+}
+
+void
+wahook_open_table_beside(wahook_Table *table, const wahook_Table *other, const char *name,
+						 const char *index)
+{
+	open_table(table, other, name, index, false);
 }
 
 void
 wahook_open_table_for_new_rows(wahook_Table *table, const char *name, const char *index)
 {
-	open_table(table, name, index, true);
+	open_table(table, NULL, name, index, true);
+}
+
+/* All of the table's indexes, which a HOT update or a deletion does without. */
+static void
+open_indexes(wahook_Table *table)
+{
+	if (table->info->ri_IndexRelationDescs == NULL)
+		ExecOpenIndices(table->info, table->speculative);
+}
+
+/* As the executor does, but their locks are kept to the end of the transaction, like the table's. */
+static void
+close_indexes(ResultRelInfo *info)
+{
+	for (int i = 0; i < info->ri_NumIndices; i++)
+	{
+		wahook_index_insert_cleanup(info->ri_IndexRelationDescs[i], info->ri_IndexRelationInfo[i]);
+		index_close(info->ri_IndexRelationDescs[i], NoLock);
+	}
+	info->ri_NumIndices = 0;
 }
 
 /*
@@ -106,14 +122,22 @@ wahook_open_table_for_new_rows(wahook_Table *table, const char *name, const char
 void
 wahook_close_table(wahook_Table *table)
 {
-	AfterTriggerEndQuery(table->estate);
+	EState *estate = table->estate;
+
+	AfterTriggerEndQuery(estate);
 	EvalPlanQualEnd(&table->epq);
 	ExecDropSingleTupleTableSlot(table->new_row);
-	ExecCloseResultRelations(table->estate);
-	ExecResetTupleTable(table->estate->es_tupleTable, false);
-	FreeExecutorState(table->estate);
-	ExecDropSingleTupleTableSlot(table->rows.slot);
-	table_close(table->rows.heap, NoLock);
+	close_indexes(table->info);
+	if (table->owns_estate)
+	{
+		ExecCloseResultRelations(estate);
+		ExecResetTupleTable(estate->es_tupleTable, false);
+		FreeExecutorState(estate);
+	}
+	else
+		estate->es_opened_result_relations =
+			list_delete_ptr(estate->es_opened_result_relations, table->info);
+	wahook_close_rows(&table->rows);
 	CommandCounterIncrement();
 }
 
@@ -195,6 +219,7 @@ wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, i
 {
 	MemoryContext caller = enter_executor(table);
 
+	open_indexes(table);
 	form_row(table, values, nulls, n);
 	ExecSimpleRelationInsert(table->info, table->estate, table->new_row);
 	leave_executor(table, caller);
@@ -253,6 +278,7 @@ wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *null
 	MemoryContext caller = enter_executor(table);
 	bool inserted = false;
 
+	open_indexes(table);
 	form_row(table, values, nulls, n);
 	if (triggers == NULL || !triggers->trig_insert_before_row ||
 		ExecBRInsertTriggers(table->estate, table->info, table->new_row))
@@ -277,8 +303,10 @@ update_locked(wahook_Table *table)
 						   GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, true,
 						   &failure, &lockmode, &update_indexes) != TM_Ok)
 		return false;
-	if (wahook_has_index_updates(update_indexes))
-		wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
+	if (!wahook_has_index_updates(update_indexes))
+		return true;
+	open_indexes(table);
+	wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
 	return true;
 }
 
@@ -293,6 +321,7 @@ lock_and_update(wahook_Table *table)
 		return false;
 	if (!table->update_by_executor)
 		return update_locked(table);
+	open_indexes(table);
 	ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
 							 table->new_row);
 	return true;

@@ -20,6 +20,8 @@ typedef struct wahook_Table
 {
 	wahook_RowReader rows; /* rows.slot: the row that was found last */
 	EState *estate;
+	bool owns_estate;
+	bool speculative;
 	ResultRelInfo *info;
 	EPQState epq;
 	TupleTableSlot *new_row;
@@ -31,6 +33,10 @@ typedef struct wahook_Table
 
 /* index: the one for look-ups. Error 25006 in a read-only transaction. */
 extern void wahook_open_table(wahook_Table *table, const char *name, const char *index);
+
+/* The same with the other's executor state; the other must be closed later. */
+extern void wahook_open_table_beside(wahook_Table *table, const wahook_Table *other,
+									 const char *name, const char *index);
 extern void wahook_close_table(wahook_Table *table);
 
 extern IndexScanDesc wahook_begin_scan(wahook_RowReader *rows, Snapshot snapshot, ScanKey keys,

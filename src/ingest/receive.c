@@ -96,7 +96,7 @@ wahook_receive_webhook(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	wahook_Intake intake;
 
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	wahook_begin(fcinfo);
 	wahook_take_in(fcinfo, &intake);
 	wahook_queue_messages(&intake);
