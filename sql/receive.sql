@@ -247,3 +247,25 @@ BEGIN
 END
 $$;
 SELECT count(*) AS waiting FROM processed_webhook_messages WHERE processed_at IS NULL;
+
+-- What is stored is what came, whatever its form.
+CREATE TEMP TABLE forms AS SELECT n, format('{"from": "15550061", "id": "rcv.f%s", "type": "text", "of": %s}', n, form) AS body FROM unnest(ARRAY[
+	'{}', '[]', '""', '0', '-0', '-1', '123456789012345678', '-123456789012345678', '1234567890123456789', '1.50', '1e3', '-2.5E-3', 'true', 'false', 'null',
+	'"\u0061\n\"\\\/\ud83d\ude00 é"', '{"\u0061": 1, "a": 2, "b": 3, "": 4, "a": 5}', '[[], {}, [[[1]]], {"a": {"b": [null, {"c": "d"}]}}]', ' [ 1 , "x" , { "y" : 2.0 } ] ',
+	(SELECT format('{%s}', string_agg(format('"%s%s": [%s, "%s"]', repeat('k', i % 7), i * 7919 % 1000, i, repeat('v', i)), ',')) FROM generate_series(1, 40) i),
+	(SELECT format('{%s}', string_agg(format('"%s": %s', i % 50, i), ',')) FROM generate_series(1, 100) i),
+	(SELECT format('[%s]', string_agg(format('"%s", %s, {"n": %s}', repeat('s', i % 5), i, i), ',')) FROM generate_series(1, 100) i)]) WITH ORDINALITY AS f (form, n);
+SELECT outcome, count(*) FROM forms, receive_webhook(pg_temp.messages(body)) GROUP BY 1;
+SELECT n, payload FROM forms JOIN processed_webhook_messages ON whatsapp_message_id = 'rcv.f' || n
+	WHERE payload -> 'message' IS DISTINCT FROM body::jsonb OR (payload -> 'message')::text <> body::jsonb::text
+	OR jsonb_send(payload) <> jsonb_send(payload::text::jsonb);
+SELECT count(*) AS members, count(*) FILTER (WHERE payload -> 'message' -> 'of' -> key IS DISTINCT FROM value) AS not_found
+	FROM forms JOIN processed_webhook_messages ON whatsapp_message_id = 'rcv.f' || n, jsonb_each(body::jsonb -> 'of')
+	WHERE jsonb_typeof(body::jsonb -> 'of') = 'object';
+SELECT count(*) AS elements, count(*) FILTER (WHERE payload -> 'message' -> 'of' -> (i - 1)::integer IS DISTINCT FROM value) AS not_found
+	FROM forms JOIN processed_webhook_messages ON whatsapp_message_id = 'rcv.f' || n, jsonb_array_elements(body::jsonb -> 'of') WITH ORDINALITY AS e (value, i)
+	WHERE jsonb_typeof(body::jsonb -> 'of') = 'array';
+-- And so it is handed over.
+SELECT jsonb_array_length(messages) AS messages, bool_and(message -> 'message' = payload -> 'message') AS same, complete_webhook_messages(c.conversation_id, lock_id) AS completed
+	FROM claim_conversations() c, jsonb_array_elements(messages) message JOIN processed_webhook_messages ON whatsapp_message_id = message ->> 'whatsapp_message_id'
+	GROUP BY 1, c.conversation_id, lock_id;

@@ -12,90 +12,91 @@
 #include "utils/json.h"
 
 #include "core/compat.h"
+#include "core/json_writer.h"
 #include "core/tables.h"
 #include "core/uuid.h"
 
 PG_FUNCTION_INFO_V1(wahook_message_json);
 
-static void
-push_key(JsonbParseState **state, const char *key)
-{
-	JsonbValue value;
+/* What is known of a message beside its payload. */
+#define MAX_OWN_MEMBERS 5
 
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	pushJsonbValue(state, WJB_KEY, &value);
+static void
+set_key(wahook_JsonMember *member, const char *key)
+{
+	member->key = key;
+	member->key_len = (int) strlen(key);
 }
 
 static void
-push_string(JsonbParseState **state, const char *key, const char *string, int len)
+set_string(wahook_JsonMember *member, const char *key, const char *string, int len)
 {
-	JsonbValue value;
+	set_key(member, key);
+	member->value.type = string ? jbvString : jbvNull;
+	member->value.val.string.val = unconstify(char *, string);
+	member->value.val.string.len = len;
+}
 
-	push_key(state, key);
-	if (string == NULL)
-		value.type = jbvNull;
-	else
+static void
+set_text(wahook_JsonMember *member, const char *key, text *value)
+{
+	set_string(member, key, value ? VARDATA_ANY(value) : NULL,
+			   value ? (int) VARSIZE_ANY_EXHDR(value) : 0);
+}
+
+/* The members of an object, or one that is called message. Returns how many. */
+static int
+read_members(Jsonb *payload, wahook_JsonMember *members)
+{
+	JsonbIterator *it;
+	JsonbValue value;
+	int n = 0;
+
+	if (!JB_ROOT_IS_OBJECT(payload))
 	{
-		value.type = jbvString;
-		value.val.string.val = unconstify(char *, string);
-		value.val.string.len = len;
+		set_key(&members[0], "message");
+		if (!JsonbExtractScalar(&payload->root, &members[0].value))
+		{
+			members[0].value.type = jbvBinary;
+			members[0].value.val.binary.data = &payload->root;
+			members[0].value.val.binary.len = (int) VARSIZE_ANY_EXHDR(payload);
+		}
+		return 1;
 	}
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_text(JsonbParseState **state, const char *key, text *value)
-{
-	push_string(state, key, value ? VARDATA_ANY(value) : NULL,
-				value ? VARSIZE_ANY_EXHDR(value) : 0);
-}
-
-/* Copies the top-level keys of an object into the one that is being built. */
-static void
-push_members(JsonbParseState **state, Jsonb *object)
-{
-	JsonbIterator *it = JsonbIteratorInit(&object->root);
-	JsonbIteratorToken token;
-	JsonbValue value;
-
-	if (!JB_ROOT_IS_OBJECT(object))
-	{
-		push_key(state, "message");
-		value.type = jbvBinary;
-		value.val.binary.data = &object->root;
-		value.val.binary.len = VARSIZE_ANY_EXHDR(object);
-		pushJsonbValue(state, WJB_VALUE, &value);
-		return;
-	}
+	it = JsonbIteratorInit(&payload->root);
 	(void) JsonbIteratorNext(&it, &value, true);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
-		pushJsonbValue(state, token, &value);
+	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
+	{
+		members[n].key = value.val.string.val;
+		members[n].key_len = value.val.string.len;
+		(void) JsonbIteratorNext(&it, &members[n++].value, true);
+	}
+	return n;
 }
 
-void
-wahook_push_message(JsonbParseState **state, const wahook_Message *message)
+JEntry
+wahook_append_message(StringInfo out, const wahook_Message *message)
 {
-	char *received_at;
+	int max = message->payload ? Max(JsonContainerSize(&message->payload->root), 1) : 0;
+	wahook_JsonMember *members = palloc_array(wahook_JsonMember, max + MAX_OWN_MEMBERS);
+	int n = message->payload ? read_members(message->payload, members) : 0;
 	char *correlation_id = wahook_uuid_text(message->correlation_id);
-	JsonbValue attempt;
+	char received_at[MAXDATELEN + 1];
+	JEntry type;
 
-	received_at =
-		JsonEncodeDateTime(NULL, TimestampTzGetDatum(message->received_at), TIMESTAMPTZOID, NULL);
-	attempt.type = jbvNumeric;
-	attempt.val.numeric = int64_to_numeric(message->attempt);
-
-	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	if (message->payload)
-		push_members(state, message->payload);
-	push_text(state, "whatsapp_message_id", message->whatsapp_message_id);
-	push_key(state, "attempt");
-	pushJsonbValue(state, WJB_VALUE, &attempt);
-	push_string(state, "received_at", received_at, strlen(received_at));
-	push_text(state, "kind", message->kind);
-	push_string(state, "correlation_id", correlation_id, strlen(correlation_id));
-	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+	/* Behind those of the payload, which can't hide them. */
+	JsonEncodeDateTime(received_at, TimestampTzGetDatum(message->received_at), TIMESTAMPTZOID,
+					   NULL);
+	set_text(&members[n++], "whatsapp_message_id", message->whatsapp_message_id);
+	set_key(&members[n], "attempt");
+	members[n].value.type = jbvNumeric;
+	members[n++].value.val.numeric = int64_to_numeric(message->attempt);
+	set_string(&members[n++], "received_at", received_at, (int) strlen(received_at));
+	set_text(&members[n++], "kind", message->kind);
+	set_string(&members[n++], "correlation_id", correlation_id, (int) strlen(correlation_id));
+	type = wahook_append_object(out, members, n, wahook_append_value);
+	pfree(members);
+	return type;
 }
 
 /* webhook_message_json(processed_webhook_messages, integer) → jsonb */
@@ -103,9 +104,7 @@ Datum
 wahook_message_json(PG_FUNCTION_ARGS)
 {
 	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(0);
-	JsonbParseState *state = NULL;
-	JsonbValue *array;
-	JsonbValue *object;
+	StringInfoData json;
 	bool isnull;
 	Datum value;
 	wahook_Message message = {.attempt = PG_GETARG_INT32(1)};
@@ -121,9 +120,7 @@ wahook_message_json(PG_FUNCTION_ARGS)
 	value = GetAttributeByNum(row, Anum_message_payload, &isnull);
 	message.payload = isnull ? NULL : DatumGetJsonbP(value);
 
-	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	wahook_push_message(&state, &message);
-	array = pushJsonbValue(&state, WJB_END_ARRAY, NULL);
-	object = &array->val.array.elems[0];
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(object));
+	wahook_begin_jsonb(&json, 1024);
+	(void) wahook_append_message(&json, &message);
+	PG_RETURN_JSONB_P(wahook_end_jsonb(&json));
 }

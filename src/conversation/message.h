@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
@@ -20,7 +21,7 @@ typedef struct wahook_Message
 	Jsonb *payload; /* message, contact, metadata...; null: none was kept */
 } wahook_Message;
 
-/* Appends the message to an array or other value that is being built. */
-extern void wahook_push_message(JsonbParseState **state, const wahook_Message *message);
+/* Appends the message to jsonb that is being written (core/json_writer.h). */
+extern JEntry wahook_append_message(StringInfo out, const wahook_Message *message);
 
 #endif

@@ -26,6 +26,7 @@
 #include "conversation/state.h"
 #include "core/compat.h"
 #include "core/event.h"
+#include "core/json_writer.h"
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/tables.h"
@@ -39,7 +40,9 @@ typedef struct Batch
 	ArrayBuildState *seqs; /* null: there are none */
 	TimestampTz *since;    /* when they were queued for, each time once where they came together */
 	int nsince;
-	JsonbParseState *json;
+	StringInfoData messages; /* jsonb of each */
+	int *begins;             /* where in it */
+	int nmessages;
 	Datum user_id; /* where a message changed what is known of the user, else 0 */
 	Datum whatsapp_phone;
 } Batch;
@@ -54,8 +57,8 @@ static wahook_Plan new_identity_plan =
 	 {UUIDOID, TEXTOID, TEXTOID}};
 
 /*
- * Finds the message of the inbox row in the slot, and copies it: what is built of it outlives the
- * slot. False when it was deleted by hand.
+ * Finds the message of the inbox row in the slot. It is good until the next one is looked for. False
+ * when it was deleted by hand.
  */
 static bool
 find_message(wahook_Claim *claim, Snapshot snapshot, wahook_Message *message)
@@ -79,15 +82,15 @@ find_message(wahook_Claim *claim, Snapshot snapshot, wahook_Message *message)
 	message->attempt = DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) +
 					   DatumGetInt32(slot_getattr(waiting, Anum_inbox_losses, &isnull)) + 1;
 	message->whatsapp_message_id =
-		DatumGetTextPCopy(slot_getattr(slot, Anum_message_whatsapp_message_id, &isnull));
+		DatumGetTextPP(slot_getattr(slot, Anum_message_whatsapp_message_id, &isnull));
 	message->correlation_id =
 		DatumGetUUIDP(slot_getattr(slot, Anum_message_correlation_id, &isnull));
 	message->received_at =
 		DatumGetTimestampTz(slot_getattr(slot, Anum_message_received_at, &isnull));
 	value = slot_getattr(slot, Anum_message_kind, &isnull);
-	message->kind = isnull ? NULL : DatumGetTextPCopy(value);
+	message->kind = isnull ? NULL : DatumGetTextPP(value);
 	value = slot_getattr(slot, Anum_message_payload, &isnull);
-	message->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
+	message->payload = isnull ? NULL : DatumGetJsonbP(value);
 	return true;
 }
 
@@ -116,7 +119,10 @@ take_message(wahook_Claim *claim, Batch *batch, TimestampTz since)
 
 	/* One whose message is gone is claimed all the same: completing clears it away. */
 	if (find_message(claim, GetActiveSnapshot(), &message))
-		wahook_push_message(&batch->json, &message);
+	{
+		batch->begins[batch->nmessages++] = INTALIGN(batch->messages.len);
+		(void) wahook_append_message(&batch->messages, &message);
+	}
 }
 
 static bool
@@ -140,7 +146,8 @@ take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Bat
 
 	*batch = (Batch){.service = service};
 	batch->since = palloc_array(TimestampTz, wahook_claim_max_messages);
-	pushJsonbValue(&batch->json, WJB_BEGIN_ARRAY, NULL);
+	batch->begins = palloc_array(int, wahook_claim_max_messages);
+	initStringInfo(&batch->messages);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (debounce_us == 0 || is_quiet(claim, id, service))
 	{
@@ -178,6 +185,25 @@ update_conversation(wahook_Claim *claim, wahook_Conversation *conversation, cons
 	}
 }
 
+static Datum
+messages_of(const Batch *batch)
+{
+	JsonbValue *elements = palloc_array(JsonbValue, Max(batch->nmessages, 1));
+	StringInfoData json;
+
+	for (int i = 0; i < batch->nmessages; i++)
+	{
+		int end = i + 1 < batch->nmessages ? batch->begins[i + 1] : batch->messages.len;
+
+		elements[i].type = jbvBinary;
+		elements[i].val.binary.data = (JsonbContainer *) (batch->messages.data + batch->begins[i]);
+		elements[i].val.binary.len = end - batch->begins[i];
+	}
+	wahook_begin_jsonb(&json, batch->messages.len + 64);
+	(void) wahook_append_array(&json, elements, batch->nmessages, wahook_append_value);
+	return JsonbPGetDatum(wahook_end_jsonb(&json));
+}
+
 static void
 return_claim(wahook_Claim *claim, const wahook_Conversation *conversation, Batch *batch)
 {
@@ -195,8 +221,7 @@ return_claim(wahook_Claim *claim, const wahook_Conversation *conversation, Batch
 	nulls[6] = conversation->agent_type == (Datum) 0;
 	values[7] = CStringGetTextDatum(batch->service);
 	values[8] = conversation->context;
-	values[9] =
-		JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&batch->json, WJB_END_ARRAY, NULL)));
+	values[9] = messages_of(batch);
 	tuplestore_putvalues(claim->result->setResult, claim->result->setDesc, values, nulls);
 }
 

@@ -20,6 +20,7 @@
 #include "core/uuid.h"
 #include "ingest/config.h"
 #include "ingest/parse.h"
+#include "ingest/payload.h"
 #include "ingest/route.h"
 
 #define MAX_PATH 3

@@ -46,7 +46,4 @@ extern void wahook_store_statuses(wahook_Intake *intake);
 extern void wahook_store_notices(wahook_Intake *intake);
 extern void wahook_store_unreadable(wahook_Intake *intake);
 
-/* jsonb of an object whose members' texts are given: key, span, ..., null. Empty spans: null. */
-extern Datum wahook_build_payload(const char *key, wahook_Span value, ...);
-
 #endif

@@ -3,13 +3,9 @@
  */
 #include "ingest/store.h"
 
-#include <stdarg.h>
-
 #include "lib/qunique.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "core/columns.h"
@@ -19,6 +15,7 @@
 #include "core/tables.h"
 #include "core/uuid.h"
 #include "ingest/config.h"
+#include "ingest/payload.h"
 #include "ingest/queue.h"
 #include "ingest/routing.h"
 
@@ -27,35 +24,6 @@ static wahook_Plan known_plan =
 	 " JOIN @extschema@.processed_webhook_messages p ON p.whatsapp_message_id = m.id",
 	 1,
 	 {TEXTARRAYOID}};
-
-Datum
-wahook_build_payload(const char *key, wahook_Span value, ...)
-{
-	StringInfoData json;
-	va_list args;
-	char separator = '{';
-
-	initStringInfo(&json);
-	va_start(args, value);
-	while (key != NULL)
-	{
-		appendStringInfoChar(&json, separator);
-		appendStringInfoChar(&json, '"');
-		appendStringInfoString(&json, key);
-		appendStringInfoString(&json, "\":");
-		if (value.len > 0)
-			appendBinaryStringInfo(&json, value.start, value.len);
-		else
-			appendStringInfoString(&json, "null");
-		separator = ',';
-		key = va_arg(args, const char *);
-		if (key != NULL)
-			value = va_arg(args, wahook_Span);
-	}
-	va_end(args);
-	appendStringInfoChar(&json, '}');
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
-}
 
 static int
 by_message_id(const void *a, const void *b)

@@ -10,6 +10,7 @@
 #include "core/columns.h"
 #include "core/plan.h"
 #include "core/uuid.h"
+#include "ingest/payload.h"
 
 /*
  * The statuses of one message that come in one delivery are merged before they are written: a row

@@ -180,20 +180,6 @@ message_kind(const wahook_Change *change, wahook_Span message)
 	return kind;
 }
 
-void
-wahook_read_lone_message(wahook_Update *update, wahook_Span raw, int max_depth)
-{
-	const char *reason;
-	const json_t *message = wahook_parse_json(raw, max_depth, &reason);
-	wahook_Change change = {0};
-	Context context = {.change = &change};
-
-	if (!json_is_object(message))
-		return;
-	read_sender(&context, update, message);
-	update->kind = message_kind(&change, message);
-}
-
 static void
 read_message(Context *context, wahook_Span message)
 {
@@ -289,6 +275,18 @@ check_object(wahook_Span value, int max_depth, const char *otherwise)
 	const char *reason = wahook_check_json(value, max_depth);
 
 	return reason == NULL && value.start[0] != '{' ? otherwise : reason;
+}
+
+void
+wahook_read_lone_message(wahook_Update *update, wahook_Span message, int max_depth)
+{
+	wahook_Change change = {0};
+	Context context = {.change = &change};
+
+	if (check_object(message, max_depth, "not an object") != NULL)
+		return;
+	read_sender(&context, update, message);
+	update->kind = message_kind(&change, message);
 }
 
 /* Checks each element of an array on its own, so that one that can't be read costs no other. */

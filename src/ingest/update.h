@@ -21,6 +21,6 @@ extern bool wahook_read_change(wahook_Delivery *delivery, wahook_Change *change,
 							   int max_depth);
 
 /* Fills in kind and sender of a message that stands alone; nothing where it is no message. */
-extern void wahook_read_lone_message(wahook_Update *update, wahook_Span raw, int max_depth);
+extern void wahook_read_lone_message(wahook_Update *update, wahook_Span message, int max_depth);
 
 #endif
