@@ -232,6 +232,14 @@ wahook_debounce_us(const char *name)
 	return service ? service->debounce_us : 0;
 }
 
+bool
+wahook_is_strict(const char *name)
+{
+	const wahook_Service *service = wahook_find_service(name);
+
+	return service != NULL && service->strict_order;
+}
+
 /* AFTER ... FOR EACH STATEMENT on the tables that are read here. */
 Datum
 wahook_config_changed(PG_FUNCTION_ARGS)

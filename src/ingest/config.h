@@ -94,4 +94,7 @@ extern const wahook_Service *wahook_find_service(const char *name);
 /* How long a conversation must have been quiet before the service gets its messages. */
 extern int64 wahook_debounce_us(const char *name);
 
+/* Whether a message that failed holds back those behind it until it is resolved or given up. */
+extern bool wahook_is_strict(const char *name);
+
 #endif

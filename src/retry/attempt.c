@@ -72,7 +72,8 @@ read_tasks(wahook_Plan *plan, const wahook_Conversation *conversation, Datum whi
 		task->waiting = (wahook_Waiting){.seq = DatumGetInt64(wahook_result(i, 1, &isnull)),
 										 .attempts = DatumGetInt32(wahook_result(i, 2, &isnull)),
 										 .losses = DatumGetInt32(wahook_result(i, 3, &isnull)),
-										 .whatsapp_message_id = message_id};
+										 .whatsapp_message_id = message_id,
+										 .service = wahook_result_text(i, 5)};
 		task->service = wahook_result_text(i, 5);
 		task->message = deleted ? (Datum) 0 : wahook_result(i, 6, &isnull);
 	}

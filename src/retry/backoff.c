@@ -13,6 +13,7 @@
 
 #include "core/compat.h"
 #include "core/settings.h"
+#include "ingest/config.h"
 
 PG_FUNCTION_INFO_V1(wahook_dlq_retry_delay);
 
@@ -27,13 +28,28 @@ wahook_backoff_us(int64 base_us, int64 cap_us, double jitter, int retry_count, d
 	return delay + (int64) ((double) delay * jitter * random);
 }
 
-/* The same with the settings of this session. retry_count: retries that have failed so far. */
+/* retry_count: retries that have failed so far. */
 int64
-wahook_retry_delay_us(int retry_count)
+wahook_retry_delay_us(const char *service, int retry_count)
 {
-	return wahook_backoff_us(wahook_dlq_base_delay_s * USECS_PER_SEC,
-							 wahook_dlq_max_delay_s * USECS_PER_SEC, wahook_dlq_jitter, retry_count,
+	const wahook_Service *config = service ? wahook_find_service(service) : NULL;
+	int64 base_us = wahook_dlq_base_delay_s * USECS_PER_SEC;
+	int64 cap_us = wahook_dlq_max_delay_s * USECS_PER_SEC;
+
+	if (config && config->retry_base_us >= 0)
+		base_us = config->retry_base_us;
+	if (config && config->retry_max_us >= 0)
+		cap_us = config->retry_max_us;
+	return wahook_backoff_us(base_us, cap_us, wahook_dlq_jitter, retry_count,
 							 pg_prng_double(&pg_global_prng_state));
+}
+
+int
+wahook_max_retries(const char *service)
+{
+	const wahook_Service *config = wahook_find_service(service);
+
+	return config && config->max_retries >= 0 ? config->max_retries : wahook_dlq_max_retries;
 }
 
 /* A delay that a caller asks for, in microseconds. Error 22023 when it is negative. */
@@ -65,6 +81,6 @@ wahook_dlq_retry_delay(PG_FUNCTION_ARGS)
 				 errmsg("p_retry_count must not be negative"), errdetail("It is %d.", retry_count),
 				 errhint("Pass how many retries have failed so far: 0 before the first one.")));
 	delay = palloc0(sizeof(Interval));
-	delay->time = wahook_retry_delay_us(retry_count);
+	delay->time = wahook_retry_delay_us(NULL, retry_count);
 	PG_RETURN_INTERVAL_P(delay);
 }

@@ -22,6 +22,7 @@
 #include "core/row.h"
 #include "core/settings.h"
 #include "core/uuid.h"
+#include "ingest/config.h"
 #include "ingest/envelope.h"
 #include "retry/backoff.h"
 #include "retry/entry.h"
@@ -31,26 +32,34 @@ PG_FUNCTION_INFO_V1(wahook_dead_letter_lost);
 PG_FUNCTION_INFO_V1(wahook_add_to_dead_letter_queue);
 
 static wahook_Plan find_plan =
-	{"SELECT m.processed_at IS NOT NULL, i.seq, i.attempts, i.losses"
-	 " FROM @extschema@.processed_webhook_messages m"
+	{"SELECT m.processed_at IS NOT NULL, i.seq, i.attempts, i.losses, i.service,"
+	 " i.enqueued_at > clock_timestamp() FROM @extschema@.processed_webhook_messages m"
 	 " LEFT JOIN @extschema@.webhook_inbox i ON i.conversation_id = $1 AND i.message_id = m.id"
 	 " WHERE m.whatsapp_message_id = $2",
 	 2,
 	 {UUIDOID, TEXTOID}};
 
 static wahook_Plan lost_plan =
-	{"SELECT i.seq, m.whatsapp_message_id, i.attempts, i.losses"
+	{"SELECT i.seq, m.whatsapp_message_id, i.attempts, i.losses, i.service"
 	 " FROM @extschema@.webhook_inbox i"
 	 " JOIN @extschema@.processed_webhook_messages m ON m.id = i.message_id"
 	 " WHERE i.conversation_id = $1 AND i.seq = ANY ($2) ORDER BY i.seq",
 	 2,
 	 {UUIDOID, INT8ARRAYOID}};
 
-/* A message that somebody marked as processed while it was claimed has failed all the same. */
+/*
+ * A message that somebody marked as processed while it was claimed has failed all the same. One that
+ * is held, in strict order, is no longer claimed: its holder must not complete it with the rest.
+ */
 static wahook_Plan dead_letter_plan =
 	{"WITH gone AS ("
-	 "DELETE FROM @extschema@.webhook_inbox WHERE conversation_id = $1 AND seq = $2"
-	 " RETURNING message_id, service, attempts, losses"
+	 "SELECT message_id, service, attempts, losses FROM @extschema@.webhook_inbox"
+	 " WHERE conversation_id = $1 AND seq = $2"
+	 "), taken_out AS ("
+	 "DELETE FROM @extschema@.webhook_inbox WHERE conversation_id = $1 AND seq = $2 AND NOT $13"
+	 "), held AS ("
+	 "UPDATE @extschema@.webhook_inbox SET attempts = attempts + 1, losses = 0, enqueued_at = $6"
+	 " WHERE conversation_id = $1 AND seq = $2 AND $13"
 	 "), reopened AS ("
 	 "UPDATE @extschema@.processed_webhook_messages m SET processed_at = NULL"
 	 " FROM gone WHERE m.id = gone.message_id AND m.processed_at IS NOT NULL"
@@ -62,6 +71,8 @@ static wahook_Plan dead_letter_plan =
 	 "), counted AS ("
 	 "UPDATE @extschema@.webhook_conversations c SET error_count = c.error_count + 1,"
 	 " retry_count = c.retry_count + (gone.attempts > 0)::integer,"
+	 " claimed_messages = CASE WHEN $13 THEN array_remove(c.claimed_messages, $2)"
+	 " ELSE c.claimed_messages END,"
 	 " last_activity_at = $7, updated_at = $7 FROM gone WHERE c.id = $1)"
 	 " INSERT INTO @extschema@.webhook_dlq AS d (payload, error, error_stack, correlation_id,"
 	 " whatsapp_message_id, retry_count, max_retries, next_retry_at, resolution_status,"
@@ -77,9 +88,9 @@ static wahook_Plan dead_letter_plan =
 	 " conversation_id = EXCLUDED.conversation_id, service = EXCLUDED.service,"
 	 " correlation_id = EXCLUDED.correlation_id, retry_lease_until = NULL"
 	 " RETURNING d",
-	 12,
+	 13,
 	 {UUIDOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID,
-	  TIMESTAMPTZOID, BOOLOID, INT4OID}};
+	  TIMESTAMPTZOID, BOOLOID, INT4OID, BOOLOID}};
 
 static wahook_Plan add_plan =
 	{"INSERT INTO @extschema@.webhook_dlq AS d (payload, error, error_stack,"
@@ -113,8 +124,9 @@ move(const wahook_Conversation *conversation, const wahook_Waiting *waiting,
 					  Int64GetDatum(conversation->lock_token),
 					  TimestampTzGetDatum(failure->started_at),
 					  BoolGetDatum(failure->is_attempt),
-					  Int32GetDatum(0)};
-	char nulls[] = "            ";
+					  Int32GetDatum(0),
+					  BoolGetDatum(!given_up && wahook_is_strict(waiting->service))};
+	char nulls[] = "             ";
 	bool isnull;
 
 	if (failure->error == NULL)
@@ -137,7 +149,7 @@ wahook_dead_letter(const wahook_Conversation *conversation, const wahook_Waiting
 				   const wahook_Failure *failure)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int max_retries = wahook_dlq_max_retries;
+	int max_retries = wahook_max_retries(waiting->service);
 	TimestampTz retry_at = DT_NOEND;
 	int64 delay_us = failure->delay_us;
 	Datum entry;
@@ -145,7 +157,7 @@ wahook_dead_letter(const wahook_Conversation *conversation, const wahook_Waiting
 	if (wahook_hold_entry(waiting->whatsapp_message_id, &max_retries) == WAHOOK_HOLD_BUSY)
 		return 0;
 	if (delay_us < 0)
-		delay_us = wahook_retry_delay_us(waiting->attempts);
+		delay_us = wahook_retry_delay_us(waiting->service, waiting->attempts);
 	if (failure->retryable && waiting->attempts < max_retries)
 		retry_at = now + delay_us;
 	entry = move(conversation, waiting, failure, max_retries, now, retry_at);
@@ -165,6 +177,7 @@ find_waiting(const pg_uuid_t *conversation_id, text *message_id)
 	bool known = wahook_execute(&find_plan, values, NULL) > 0;
 	bool processed = false;
 	bool absent = true;
+	bool put_off = false;
 	wahook_Waiting waiting = {.whatsapp_message_id = PointerGetDatum(message_id)};
 	bool isnull;
 
@@ -172,17 +185,20 @@ find_waiting(const pg_uuid_t *conversation_id, text *message_id)
 	{
 		processed = DatumGetBool(wahook_result(0, 1, &isnull));
 		waiting.seq = DatumGetInt64(wahook_result(0, 2, &absent));
+		put_off = !absent && DatumGetBool(wahook_result(0, 6, &isnull));
 	}
-	if (absent)
+	if (absent || put_off)
 		ereport(ERROR, (errcode(WAHOOK_UNKNOWN_MESSAGE),
 						errmsg("message \"%s\" does not wait in conversation %s",
 							   text_to_cstring(message_id), wahook_uuid_text(conversation_id)),
 						errdetail("%s", processed ? "It has been processed."
+										: put_off ? "It is put off, and has not been claimed."
 										: known   ? "It is not in the queue of this conversation."
 												  : "There is no record of such a message."),
 						errhint("Pass a whatsapp_message_id that the claim returned, once.")));
 	waiting.attempts = DatumGetInt32(wahook_result(0, 3, &isnull));
 	waiting.losses = DatumGetInt32(wahook_result(0, 4, &isnull));
+	waiting.service = wahook_result_text(0, 5);
 	return waiting;
 }
 
@@ -250,6 +266,7 @@ wahook_dead_letter_lost(PG_FUNCTION_ARGS)
 			PointerGetDatum(DatumGetTextPCopy(wahook_result(i, 2, &isnull)));
 		lost[i].attempts = DatumGetInt32(wahook_result(i, 3, &isnull));
 		lost[i].losses = DatumGetInt32(wahook_result(i, 4, &isnull));
+		lost[i].service = wahook_result_text(i, 5);
 	}
 	for (int i = 0; i < found; i++)
 	{
@@ -297,7 +314,7 @@ wahook_add_to_dead_letter_queue(PG_FUNCTION_ARGS)
 	bool isnull;
 
 	check_new_entry(fcinfo, retry_count);
-	delay_us = PG_ARGISNULL(6) ? wahook_retry_delay_us(retry_count)
+	delay_us = PG_ARGISNULL(6) ? wahook_retry_delay_us(NULL, retry_count)
 							   : wahook_delay_us(PG_GETARG_INTERVAL_P(6), "p_delay");
 	for (int i = 0; i < 5; i++)
 	{

@@ -26,11 +26,14 @@ typedef struct wahook_Waiting
 	Datum whatsapp_message_id; /* text */
 	int attempts;              /* that failed before this one */
 	int losses;
+	const char *service;
 } wahook_Waiting;
 
 /*
  * Moves a message of a conversation that the caller has row-locked to the dead letter queue, and
- * returns its entry, a webhook_dlq row, or 0 when another transaction is changing the entry.
+ * returns its entry, a webhook_dlq row, or 0 when another transaction is changing the entry. Where
+ * the service wants strict order and there will be a retry, the message stays at the head of its
+ * line until then, and the others wait behind it.
  */
 extern Datum wahook_dead_letter(const wahook_Conversation *conversation,
 								const wahook_Waiting *waiting, const wahook_Failure *failure);

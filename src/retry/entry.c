@@ -23,6 +23,7 @@
 #include "core/event.h"
 #include "core/settings.h"
 #include "core/wake.h"
+#include "ingest/config.h"
 #include "retry/backoff.h"
 
 typedef struct Entry
@@ -54,17 +55,35 @@ static wahook_Plan mark_message_plan =
  * SKIP LOCKED: who changes the conversation at this moment is its holder, and a message that is
  * claimed is its holder's to complete or fail.
  */
+#define WAITING_MESSAGE \
+	"WITH c AS (" \
+	"SELECT id, CASE WHEN lock_expires_at > $2 THEN claimed_messages END AS claimed" \
+	" FROM @extschema@.webhook_conversations WHERE id = (" \
+	"SELECT conversation_id FROM @extschema@.processed_webhook_messages" \
+	" WHERE whatsapp_message_id = $1) FOR NO KEY UPDATE SKIP LOCKED), m AS (" \
+	"SELECT i.conversation_id, i.service, i.seq FROM c" \
+	" JOIN @extschema@.processed_webhook_messages p ON p.whatsapp_message_id = $1" \
+	" JOIN @extschema@.webhook_inbox i ON i.conversation_id = c.id AND i.message_id = p.id" \
+	" WHERE NOT i.seq = ANY (coalesce(c.claimed, '{}'))), changed AS ("
+
+/* Those that it held back are looked at: now, or when it is due itself. */
+#define LOOK_AT(due_at) \
+	" RETURNING m.conversation_id, m.service)" \
+	" INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, service, due_at)" \
+	" SELECT conversation_id, service, " due_at " FROM changed"
+
 static wahook_Plan leave_inbox_plan =
-	{"WITH c AS ("
-	 "SELECT id, CASE WHEN lock_expires_at > $2 THEN claimed_messages END AS claimed"
-	 " FROM @extschema@.webhook_conversations WHERE id = ("
-	 "SELECT conversation_id FROM @extschema@.processed_webhook_messages"
-	 " WHERE whatsapp_message_id = $1) FOR NO KEY UPDATE SKIP LOCKED)"
-	 " DELETE FROM @extschema@.webhook_inbox i USING c, @extschema@.processed_webhook_messages m"
-	 " WHERE m.whatsapp_message_id = $1 AND i.conversation_id = c.id AND i.message_id = m.id"
-	 " AND NOT i.seq = ANY (coalesce(c.claimed, '{}'))",
+	{WAITING_MESSAGE "DELETE FROM @extschema@.webhook_inbox i USING m"
+					 " WHERE i.conversation_id = m.conversation_id AND i.seq = m.seq" LOOK_AT("$2"),
 	 2,
 	 {TEXTOID, TIMESTAMPTZOID}};
+
+static wahook_Plan put_off_plan =
+	{WAITING_MESSAGE
+	 "UPDATE @extschema@.webhook_inbox i SET enqueued_at = $3, attempts = $4 + 1, losses = 0 FROM m"
+	 " WHERE i.conversation_id = m.conversation_id AND i.seq = m.seq" LOOK_AT("$3"),
+	 4,
+	 {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
 
 uint64
 wahook_execute_settled(wahook_Plan *plan, Datum *values, const char *nulls)
@@ -141,6 +160,14 @@ static int
 get_int(const Entry *entry, int column)
 {
 	return is_null(entry, column) ? 0 : DatumGetInt32(entry->values[column - 1]);
+}
+
+static char *
+get_service(const Entry *entry)
+{
+	return is_null(entry, Anum_dlq_service)
+			   ? NULL
+			   : TextDatumGetCString(entry->values[Anum_dlq_service - 1]);
 }
 
 static bool
@@ -237,7 +264,8 @@ settle(Entry *entry, TimestampTz now)
 		set_null(entry, Anum_dlq_next_retry_at);
 	else if (is_null(entry, Anum_dlq_next_retry_at))
 	{
-		int64 delay = wahook_retry_delay_us(get_int(entry, Anum_dlq_retry_count));
+		int64 delay =
+			wahook_retry_delay_us(get_service(entry), get_int(entry, Anum_dlq_retry_count));
 
 		set(entry, Anum_dlq_next_retry_at, TimestampTzGetDatum(now + delay));
 	}
@@ -366,6 +394,20 @@ wahook_dlq_before_change(PG_FUNCTION_ARGS)
 	return PointerGetDatum(tuple);
 }
 
+/* The entry decides on the retry of its message. In strict order it is retried in its place. */
+static void
+leave_inbox(const Entry *entry, bool put_off)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum values[] = {entry->values[Anum_dlq_whatsapp_message_id - 1], TimestampTzGetDatum(now),
+					  entry->values[Anum_dlq_next_retry_at - 1],
+					  Int32GetDatum(get_int(entry, Anum_dlq_retry_count))};
+	TimestampTz due_at = put_off ? DatumGetTimestampTz(values[2]) : now;
+
+	if (wahook_execute(put_off ? &put_off_plan : &leave_inbox_plan, values, NULL) > 0)
+		wahook_note_work_at(WAHOOK_WORK_DELIVER, due_at);
+}
+
 /* What a change of an entry means for its message. old: null unless it was updated. */
 static void
 follow(const Entry *entry, const Entry *old, bool deleted)
@@ -373,13 +415,21 @@ follow(const Entry *entry, const Entry *old, bool deleted)
 	Datum values[] = {entry->values[Anum_dlq_whatsapp_message_id - 1],
 					  TimestampTzGetDatum(GetCurrentTimestamp())};
 	bool resolved = has_status(entry, "resolved");
+	bool strict = get_service(entry) && wahook_is_strict(get_service(entry));
 
 	if (is_null(entry, Anum_dlq_whatsapp_message_id))
 		return;
 	if (old != NULL && resolved != has_status(old, "resolved"))
 		wahook_execute(&mark_message_plan, values, resolved ? NULL : " n");
-	if (deleted || !has_status(entry, "retrying"))
-		wahook_execute(&leave_inbox_plan, values, NULL);
+	if (deleted)
+	{
+		if (strict || has_status(entry, "retrying"))
+			leave_inbox(entry, false);
+	}
+	else if (has_status(entry, "pending") && strict)
+		leave_inbox(entry, true);
+	else if (!has_status(entry, "retrying") && (old == NULL || status_changed(entry, old)))
+		leave_inbox(entry, false);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE on webhook_dlq */

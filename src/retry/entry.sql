@@ -31,9 +31,10 @@ CREATE TRIGGER webhook_dlq_after_insert
 	EXECUTE FUNCTION @extschema@.webhook_dlq_after_change();
 CREATE TRIGGER webhook_dlq_after_update
 	AFTER UPDATE ON @extschema@.webhook_dlq
-	FOR EACH ROW WHEN (OLD.resolution_status IS DISTINCT FROM NEW.resolution_status)
+	FOR EACH ROW WHEN ((OLD.resolution_status, OLD.next_retry_at)
+		IS DISTINCT FROM (NEW.resolution_status, NEW.next_retry_at))
 	EXECUTE FUNCTION @extschema@.webhook_dlq_after_change();
 CREATE TRIGGER webhook_dlq_after_delete
 	AFTER DELETE ON @extschema@.webhook_dlq
-	FOR EACH ROW WHEN (OLD.resolution_status = 'retrying')
+	FOR EACH ROW WHEN (OLD.resolution_status IN ('pending', 'retrying'))
 	EXECUTE FUNCTION @extschema@.webhook_dlq_after_change();

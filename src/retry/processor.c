@@ -57,7 +57,8 @@ PG_FUNCTION_INFO_V1(wahook_requeue_dead_letters);
 
 /*
  * Entries that nobody here can do anything about are not taken: they would fill up every batch. Nor
- * are those whose messages wait in an inbox, perhaps claimed: what becomes of them there decides.
+ * are those whose messages wait in an inbox, perhaps claimed: what becomes of them there decides. But
+ * those that wait there for this retry, in strict order, are due as well (in_place).
  * done: the message was completed after its entry last changed. A batch is put in the order of its
  * conversations.
  */
@@ -65,13 +66,15 @@ static wahook_Plan due_plan =
 	{"SELECT * FROM (SELECT d.id, q.conversation_id, q.message_id, d.service, d.retry_count,"
 	 " d.max_retries, coalesce(q.done, false), d.next_retry_at FROM @extschema@.webhook_dlq d"
 	 " LEFT JOIN LATERAL (SELECT m.id AS message_id, c.id AS conversation_id,"
-	 " m.processed_at > d.updated_at AS done, EXISTS (SELECT FROM @extschema@.webhook_inbox i"
-	 " WHERE i.conversation_id = c.id AND i.message_id = m.id) AS waits"
+	 " m.processed_at > d.updated_at AS done, i.attempts IS NOT NULL AS waits,"
+	 " i.attempts > d.retry_count AND i.enqueued_at <= $1 AS in_place"
 	 " FROM @extschema@.processed_webhook_messages m LEFT JOIN @extschema@.webhook_conversations c"
 	 " ON c.id = m.conversation_id AND m.processed_at IS NULL"
+	 " LEFT JOIN @extschema@.webhook_inbox i ON i.conversation_id = c.id AND i.message_id = m.id"
 	 " WHERE m.whatsapp_message_id = d.whatsapp_message_id) q ON true"
 	 " WHERE d.resolution_status = 'pending' AND d.next_retry_at <= $1 AND (q.done"
-	 " OR q.waits IS NOT TRUE AND (q.conversation_id IS NOT NULL OR d.service = ANY ($3)))"
+	 " OR q.in_place OR q.waits IS NOT TRUE"
+	 " AND (q.conversation_id IS NOT NULL OR d.service = ANY ($3)))"
 	 " ORDER BY d.next_retry_at LIMIT $2 FOR NO KEY UPDATE OF d SKIP LOCKED) due"
 	 " ORDER BY conversation_id, next_retry_at",
 	 3,
@@ -103,7 +106,9 @@ static wahook_Plan left_plan =
 static wahook_Plan requeue_plan =
 	{"WITH due AS ("
 	 "SELECT d.id, d.service, d.retry_count, d.next_retry_at, m.id AS message_id,"
-	 " m.conversation_id, m.received_at"
+	 " m.conversation_id, m.received_at,"
+	 " EXISTS (SELECT FROM @extschema@.webhook_inbox i WHERE i.conversation_id = m.conversation_id"
+	 " AND i.message_id = m.id) AS in_place"
 	 " FROM @extschema@.webhook_dlq d JOIN @extschema@.processed_webhook_messages m"
 	 " ON m.whatsapp_message_id = d.whatsapp_message_id"
 	 " WHERE d.id = ANY ($1) AND d.resolution_status = 'pending'"
@@ -111,7 +116,7 @@ static wahook_Plan requeue_plan =
 	 "INSERT INTO @extschema@.webhook_inbox"
 	 " (conversation_id, message_id, service, attempts, enqueued_at)"
 	 " SELECT conversation_id, message_id, service, retry_count + 1, $2 FROM due"
-	 " ORDER BY received_at, next_retry_at, message_id"
+	 " WHERE NOT in_place ORDER BY received_at, next_retry_at, message_id"
 	 "), queued AS ("
 	 "INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, service, due_at)"
 	 " SELECT DISTINCT conversation_id, service, $2 FROM due)"

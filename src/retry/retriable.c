@@ -69,6 +69,10 @@ static wahook_Plan vanished_plan =
 	 1,
 	 {TIMESTAMPTZOID}};
 
+static wahook_Plan service_plan = {"SELECT service FROM @extschema@.webhook_dlq WHERE id = $1",
+								   1,
+								   {UUIDOID}};
+
 bool
 wahook_entry_has_status(Datum entry, const char *status)
 {
@@ -79,13 +83,22 @@ wahook_entry_has_status(Datum entry, const char *status)
 	return !isnull && strcmp(TextDatumGetCString(value), status) == 0;
 }
 
+static const char *
+service_of(const pg_uuid_t *id)
+{
+	Datum value = UUIDPGetDatum(id);
+
+	return wahook_execute(&service_plan, &value, NULL) > 0 ? wahook_result_text(0, 1) : NULL;
+}
+
 static Datum
 end_retry(const pg_uuid_t *id, const char *outcome, const char *status, int retry_count,
 		  const wahook_Failure *failure)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int64 delay_us = failure != NULL && failure->delay_us >= 0 ? failure->delay_us
-															   : wahook_retry_delay_us(retry_count);
+	int64 delay_us = failure != NULL && failure->delay_us >= 0
+						 ? failure->delay_us
+						 : wahook_retry_delay_us(service_of(id), retry_count);
 	Datum values[] = {UUIDPGetDatum(id),
 					  CStringGetTextDatum(outcome),
 					  CStringGetTextDatum(status),
