@@ -112,6 +112,6 @@ extern bool wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int6
 extern int64 wahook_lease_us(const Interval *lease);
 
 /* Raises WH003. */
-extern void wahook_raise_unknown_conversation(const pg_uuid_t *id) pg_attribute_noreturn();
+pg_noreturn extern void wahook_raise_unknown_conversation(const pg_uuid_t *id);
 
 #endif
