@@ -75,3 +75,80 @@ DELETE FROM webhook_routes WHERE service = 'jobs';
 DELETE FROM webhook_services WHERE name = 'jobs';
 SELECT count(*) AS secrets_left FROM webhook_service_secrets;
 ROLLBACK;
+
+-- Registering: what is named is changed, the rest stays.
+BEGIN;
+CREATE SCHEMA sv;
+CREATE FUNCTION sv.handle(p_message jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+SET LOCAL search_path = sv, public;
+SELECT register_webhook_service('sv', 'handle(jsonb)', p_timeout => '5 seconds', p_max_retries => 1, p_test_users => '{1}', p_description => 'mine');
+SELECT kind, enabled, handler, run_as = current_user AS mine, timeout, max_retries, concurrency, test_users, description FROM webhook_services WHERE name = 'sv';
+SELECT register_webhook_service('sv', p_concurrency => 3, p_enabled => NULL);
+SELECT kind, enabled, handler, timeout, max_retries, concurrency FROM webhook_services WHERE name = 'sv';
+-- Of the two, the one that is named last.
+SELECT register_webhook_service('sv', p_url => 'https://bot.example.com/', p_enabled => false);
+SELECT kind, enabled, handler, run_as, url FROM webhook_services WHERE name = 'sv';
+SELECT register_webhook_service('sv', p_handler => 'handle(jsonb)');
+SELECT kind, enabled, handler, url FROM webhook_services WHERE name = 'sv';
+-- One that comes with the extension is the user's from then on, and keeps its routes.
+SELECT register_webhook_service('jobs', p_url => 'https://bot.example.com/jobs');
+SELECT kind, enabled, from_extension, description, (SELECT count(*) FROM webhook_routes WHERE service = 'jobs') AS routes FROM webhook_services WHERE name = 'jobs';
+ROLLBACK;
+SELECT register_webhook_service(NULL);
+SELECT register_webhook_service('');
+SELECT register_webhook_service(repeat('x', 201));
+SELECT register_webhook_service('sv', 'jsonb_typeof(jsonb)', 'https://bot.example.com/');
+SELECT register_webhook_service('sv', 'no_such_function(jsonb)');
+SELECT register_webhook_service('sv', 'upper(text)');
+SELECT register_webhook_service('sv', p_url => 'http://bot.example.com/');
+SELECT register_webhook_service('sv', p_concurrency => 0);
+SELECT register_webhook_service('sv', p_debounce => '-1 second');
+SELECT count(*) AS registered FROM webhook_services WHERE name = 'sv';
+
+-- Whoever registers a handler must have the right to run it, and lends nobody another role.
+CREATE ROLE sv_admin;
+SELECT wahook_grant('sv_admin', 'admin');
+CREATE FUNCTION sv_secret(p_message jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+REVOKE ALL ON FUNCTION sv_secret(jsonb) FROM PUBLIC;
+CREATE FUNCTION sv_open(p_message jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+SET ROLE sv_admin;
+SELECT register_webhook_service('sv', 'sv_secret(jsonb)');
+SELECT register_webhook_service('sv', 'sv_open(jsonb)');
+SELECT name, run_as FROM webhook_services WHERE name = 'sv';
+SELECT set_webhook_service_secrets('sv', 'hush', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw');
+SELECT * FROM webhook_service_secrets;
+SELECT add_webhook_route('sv', 'sv', 'keyword', 'sv') IS NOT NULL AS added, disable_webhook_route('sv'), disable_webhook_service('sv'), remove_webhook_route('sv');
+RESET ROLE;
+
+-- Secrets: null leaves them, empty removes them, one that is replaced goes on for a while.
+SELECT bearer_token, signing_secret, previous_signing_secret FROM webhook_service_secrets;
+SELECT set_webhook_service_secrets('sv', p_signing_secret => 'whsec_' || encode(repeat('n', 32)::bytea, 'base64'));
+SELECT bearer_token, left(signing_secret, 10) AS signing, previous_signing_secret FROM webhook_service_secrets;
+SELECT set_webhook_service_secrets('sv', p_bearer_token => '', p_previous_signing_secret => '');
+SELECT bearer_token, left(signing_secret, 10) AS signing, previous_signing_secret FROM webhook_service_secrets;
+SELECT set_webhook_service_secrets('nobody', 'hush');
+SELECT set_webhook_service_secrets(NULL, 'hush');
+SELECT set_webhook_service_secrets('sv', p_signing_secret => 'hush');
+SELECT set_webhook_service_secrets('sv', p_bearer_token => E'hu\nsh');
+
+-- A service stays while anything is for it.
+DELETE FROM webhook_services WHERE name = 'default';
+DELETE FROM webhook_services WHERE name = 'fallback';
+UPDATE webhook_services SET name = 'other' WHERE name = 'default';
+DELETE FROM webhook_services WHERE name = 'jobs';
+INSERT INTO webhook_inbox (conversation_id, message_id, service, enqueued_at) VALUES ('00000000-0000-4000-8000-0000000000e1', '00000000-0000-4000-8000-0000000000e2', 'sv', now());
+DELETE FROM webhook_services WHERE name = 'sv';
+UPDATE webhook_services SET name = 'sv-2' WHERE name = 'sv';
+DELETE FROM webhook_inbox WHERE service = 'sv';
+INSERT INTO webhook_dlq (payload, service) VALUES ('{}', 'sv');
+DELETE FROM webhook_services WHERE name = 'sv';
+SELECT discard_dead_letters(p_service => 'sv');
+UPDATE webhook_services SET name = 'sv-2' WHERE name = 'sv';
+SELECT service, bearer_token IS NULL AS none FROM webhook_service_secrets;
+DELETE FROM webhook_services WHERE name = 'sv-2';
+SELECT count(*) AS secrets FROM webhook_service_secrets;
+DELETE FROM webhook_dlq WHERE service = 'sv';
+DROP FUNCTION sv_secret, sv_open;
+SELECT wahook_revoke('sv_admin', 'admin');
+DROP OWNED BY sv_admin;
+DROP ROLE sv_admin;

@@ -15,6 +15,7 @@
 #include "core/event.h"
 #include "core/plan.h"
 #include "core/settings.h"
+#include "core/wake.h"
 
 PG_FUNCTION_INFO_V1(wahook_cleanup_stuck_conversations);
 
@@ -66,6 +67,28 @@ static wahook_Plan tidy_plan =
 	 " WHERE i.conversation_id = q.conversation_id))) FOR UPDATE SKIP LOCKED))",
 	 1,
 	 {TIMESTAMPTZOID}};
+
+/*
+ * What came for a service while it was being deleted is for 'default'. The services in the queue are
+ * found one by one, for it may be long.
+ */
+static wahook_Plan adopt_plan =
+	{"WITH RECURSIVE queued AS ("
+	 "(SELECT service FROM @extschema@.webhook_conversation_queue ORDER BY service LIMIT 1)"
+	 " UNION ALL SELECT (SELECT q.service FROM @extschema@.webhook_conversation_queue q"
+	 " WHERE q.service > queued.service ORDER BY q.service LIMIT 1)"
+	 " FROM queued WHERE queued.service IS NOT NULL"
+	 "), orphans AS ("
+	 "DELETE FROM @extschema@.webhook_conversation_queue WHERE service = ANY (ARRAY("
+	 "SELECT service FROM queued WHERE service NOT IN"
+	 " (SELECT name FROM @extschema@.webhook_services)))"
+	 " RETURNING conversation_id, service, due_at"
+	 "), adopted AS ("
+	 "UPDATE @extschema@.webhook_inbox i SET service = 'default' FROM orphans o"
+	 " WHERE i.conversation_id = o.conversation_id AND i.service = o.service)"
+	 " INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)"
+	 " SELECT conversation_id, due_at FROM orphans",
+	 0};
 
 void
 wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, TimestampTz now)
@@ -165,6 +188,8 @@ wahook_cleanup_stuck_conversations(PG_FUNCTION_ARGS)
 							   &cleanup);
 	wahook_close_store(&cleanup.store);
 	wahook_execute_transition(&stuck_plan, values, "stuck");
+	if (wahook_execute(&adopt_plan, NULL, NULL) > 0)
+		wahook_note_work(WAHOOK_WORK_DELIVER);
 	wahook_execute(&tidy_plan, values, NULL);
 	wahook_end();
 	PG_RETURN_INT32(cleanup.released);

@@ -143,6 +143,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_message_is_needed', NULL, NULL, NULL),
 		('function', 'webhook_message_json', NULL, NULL, NULL),
 		('function', 'webhook_levels_of', NULL, NULL, 'EXECUTE'),
+		('function', 'webhook_keep_service', NULL, NULL, NULL),
 		('function', 'webhook_level_privileges', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_privileges', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_register_identities', NULL, NULL, NULL),

@@ -182,7 +182,8 @@ wahook_clear_states(wahook_Outcome **messages, int n)
 
 	wahook_start_column(&names, TEXTOID, n);
 	for (int i = 0; i < n; i++)
-		if (messages[i]->accepted && messages[i]->route && messages[i]->route->clears_state)
+		if (messages[i]->accepted && !messages[i]->dropped && messages[i]->route &&
+			messages[i]->route->clears_state)
 			wahook_add_text(&names, session_name(messages[i]->update));
 	if (names.n == 0)
 		return;

@@ -16,6 +16,43 @@ CREATE TRIGGER webhook_config_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.webhook_rate_limit_buckets
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.webhook_config_changed();
 
+-- What a foreign key would do, without its lock on the service at each message.
+CREATE FUNCTION @extschema@.webhook_keep_service() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	v_reason text;
+BEGIN
+	-- A seed that is replaced comes back in the same statement.
+	IF TG_OP = 'DELETE' AND OLD.from_extension AND pg_trigger_depth() > 1 THEN
+		RETURN OLD;
+	ELSIF TG_OP = 'UPDATE' AND NEW.name = OLD.name THEN
+		RETURN NEW;
+	ELSIF OLD.name IN ('default', 'fallback') THEN
+		v_reason := 'It is where messages go that are for no other service.';
+	ELSIF EXISTS (SELECT FROM @extschema@.webhook_inbox WHERE service = OLD.name) THEN
+		v_reason := 'Messages wait for it.';
+	ELSIF EXISTS (SELECT FROM @extschema@.webhook_dlq
+		WHERE service = OLD.name AND resolution_status IN ('pending', 'retrying')) THEN
+		v_reason := 'Dead letters wait for their retry by it.';
+	ELSIF TG_OP = 'DELETE' AND EXISTS (SELECT FROM @extschema@.webhook_routes WHERE service = OLD.name) THEN
+		v_reason := 'Routes lead to it.';
+	END IF;
+	IF v_reason IS NOT NULL THEN
+		RAISE EXCEPTION 'service "%" can''t be %', OLD.name,
+				CASE TG_OP WHEN 'DELETE' THEN 'deleted' ELSE 'renamed' END
+			USING ERRCODE = 'object_in_use', DETAIL = v_reason,
+				HINT = 'disable_webhook_service() takes it out of use. Delete it when its routes are removed, and what waits for it is processed or discarded.';
+	END IF;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_keep_service() IS
+	'trigger: a service stays, under its name, while anything is for it';
+CREATE TRIGGER webhook_keep_service
+	BEFORE DELETE OR UPDATE OF name ON @extschema@.webhook_services
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_service();
+
 CREATE FUNCTION @extschema@.webhook_require_service(p_name text) RETURNS void
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$

@@ -23,6 +23,8 @@ typedef struct wahook_Outcome
 	bool announce;
 	bool claimed;  /* with its conversation, in the same call */
 	bool accepted; /* it is a new one, and stored */
+	bool dropped;  /* stored all the same, but not to be processed */
+	TimestampTz due_at;
 	pg_uuid_t message_id;
 	Datum payload;
 	const char *service;

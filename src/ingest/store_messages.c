@@ -15,6 +15,7 @@
 #include "core/tables.h"
 #include "core/uuid.h"
 #include "ingest/config.h"
+#include "ingest/intake_limit.h"
 #include "ingest/payload.h"
 #include "ingest/queue.h"
 #include "ingest/routing.h"
@@ -198,6 +199,7 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		values[Anum_message_payload - 1] = message->payload;
 		message->accepted = wahook_insert_new_row(&table, values, nulls, Natts_message);
 		message->outcome = message->accepted ? "accepted" : "duplicate";
+		message->due_at = intake->now;
 	}
 	wahook_close_table(&table);
 }
@@ -221,14 +223,14 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	wahook_open_table(&inbox, "webhook_inbox", "webhook_inbox_pkey");
 	values[Anum_inbox_attempts - 1] = Int32GetDatum(0);
 	values[Anum_inbox_losses - 1] = Int32GetDatum(0);
-	values[Anum_inbox_enqueued_at - 1] = TimestampTzGetDatum(intake->now);
 	for (int i = 0; i < n; i++)
 	{
 		const wahook_Update *update = messages[i]->update;
 		bool announce = messages[i]->announce;
 
-		if (!messages[i]->accepted)
+		if (!messages[i]->accepted || messages[i]->dropped)
 			continue;
+		values[Anum_inbox_enqueued_at - 1] = TimestampTzGetDatum(messages[i]->due_at);
 		values[Anum_inbox_service - 1] = service_datum(&service, messages[i]->service);
 		values[Anum_inbox_conversation_id - 1] = UUIDPGetDatum(&messages[i]->conversation_id);
 		values[Anum_inbox_seq - 1] = wahook_next_value(&inbox);
@@ -246,15 +248,16 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 	wahook_close_table(&inbox);
 }
 
-/* A conversation that a service is to look at. */
+/* A conversation that a service is to look at, and when. */
 typedef struct Look
 {
 	const pg_uuid_t *conversation_id;
 	const char *service;
+	TimestampTz due_at;
 } Look;
 
 static int
-compare_looks(const void *a, const void *b)
+compare_lines(const void *a, const void *b)
 {
 	const Look *left = a;
 	const Look *right = b;
@@ -265,9 +268,19 @@ compare_looks(const void *a, const void *b)
 	return strcmp(left->service, right->service);
 }
 
+static int
+compare_looks(const void *a, const void *b)
+{
+	const Look *left = a;
+	const Look *right = b;
+	int order = compare_lines(a, b);
+
+	return order != 0 ? order : (left->due_at > right->due_at) - (left->due_at < right->due_at);
+}
+
 /*
  * A queue row for each service of each conversation that got a message; it commits together with
- * the message. One that waits for a quiet moment is looked at when there could be one.
+ * the message. It is for when the first of them is due, or there could be a quiet moment.
  */
 void
 wahook_queue_messages(const wahook_Intake *intake)
@@ -281,18 +294,18 @@ wahook_queue_messages(const wahook_Intake *intake)
 	{
 		const wahook_Outcome *outcome = &intake->outcomes[i];
 
-		if (outcome->accepted && !outcome->claimed)
-			looks[n++] = (Look){&outcome->conversation_id, outcome->service};
+		if (outcome->accepted && !outcome->dropped && !outcome->claimed)
+			looks[n++] = (Look){&outcome->conversation_id, outcome->service, outcome->due_at};
 	}
 	if (n == 0)
 		return;
 	qsort(looks, n, sizeof(Look), compare_looks);
-	n = qunique(looks, n, sizeof(Look), compare_looks);
+	n = qunique(looks, n, sizeof(Look), compare_lines);
 	wahook_open_queue(&queue);
 	for (int i = 0; i < n; i++)
 		wahook_queue_conversation(&queue, looks[i].conversation_id,
 								  service_datum(&service, looks[i].service),
-								  intake->now + wahook_debounce_us(looks[i].service));
+								  looks[i].due_at + wahook_debounce_us(looks[i].service));
 	wahook_close_table(&queue);
 }
 
@@ -356,6 +369,7 @@ wahook_store_messages(wahook_Intake *intake)
 	{
 		wahook_route_messages(messages, nnew);
 		accept(intake, messages, nnew);
+		wahook_limit_intake(intake, messages, nnew);
 		wahook_clear_states(messages, nnew);
 		enqueue(intake, messages, nnew);
 	}

@@ -78,7 +78,7 @@ COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.message_id IS
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.error_stack IS
 	'what more is known of a failure: detail and context, or what the endpoint answered';
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.outcome IS
-	'succeeded; failed: reported as failed; lost: its holder vanished and the lease ran out';
+	'succeeded; failed: reported as failed; lost: its holder vanished and the lease ran out; dropped: at intake, by the limit of its user';
 
 CREATE TABLE @extschema@.wa_workflow_recovery (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
