@@ -21,21 +21,23 @@ $ENV{DENO_DIR} = "$root/test/edge/deno-cache";
 $ENV{DENO_NO_UPDATE_CHECK} = 1;
 $ENV{NO_COLOR} = 1;
 
-# What of Deno's output is read, and where to find it.
 sub deno { return $deno // BAIL_OUT('test/lib/setup has not installed Deno') }
 sub root { return $root }
 
-# new(DIRECTORY, bot => FILE, NAME => VALUE...): in a new directory, with these environment variables.
+# new(bot => FILE, preload => FILE, NAME => VALUE...): in a new directory, with these environment variables. The bot takes
+# the place of the function's own; what is to be preloaded runs before it.
 sub new
 {
 	my ($class, %env) = @_;
 	my $bot = delete $env{bot};
+	my $preload = delete $env{preload};
 	my $dir = PostgreSQL::Test::Utils::tempdir() . '/edge-function';
 	system('cp', '-R', "$root/doc/examples/edge-function", $dir) == 0 or BAIL_OUT('cannot copy the edge function');
 	system('cp', "$root/test/edge/$bot", "$dir/bot.ts") == 0 or BAIL_OUT("cannot copy $bot") if $bot;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my $self = bless { dir => $dir, log => ($ENV{TESTLOGDIR} // $dir) . '/function' . ++$instances . '.log', port => $port, url => "http://127.0.0.1:$port",
-		env => { PORT => $port, %env } }, $class;
+		options => $preload ? [ '--preload', "$root/test/edge/$preload" ] : [],
+		env => { %env, PORT => $port } }, $class;
 	return $self->start;
 }
 
@@ -45,7 +47,8 @@ sub start
 	my ($self) = @_;
 	local %ENV = (%ENV, %{ $self->{env} });
 	$self->{run} = IPC::Run::start(
-		[ $deno, 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', '--frozen', "$self->{dir}/index.ts" ],
+		[ $deno, 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', '--frozen', @{ $self->{options} },
+			"$self->{dir}/index.ts" ],
 		'<', '/dev/null', '>>', $self->{log}, '2>>', $self->{log});
 	my $listening = ++$self->{starts};
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;

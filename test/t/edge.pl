@@ -76,6 +76,7 @@ my $refused = send_text('wamid.restart', '15550002', 'still there?');
 is($refused->{status}, 503, 'no server: 503');
 is($refused->{headers}{'retry-after'}, 5, 'and when to come again');
 is($function->get($_)->{status}, 503, "$_ says so, too") for qw(/health /metrics /webhook?hub.mode=subscribe);
+is(json($function->get('/health'))->{status}, 'unhealthy', 'in a word');
 $node->start;
 is(send_text('wamid.restart', '15550002', 'still there?')->{status}, 200, 'the server is back: the function goes on');
 await($node, q{SELECT count(*) = 1 FROM work WHERE message_id = 'wamid.restart'}, 'and processes messages');
@@ -134,6 +135,18 @@ await($node, q{SELECT count(*) = 19 FROM work WHERE message_id LIKE 'wamid.order
 is(sql(q{SELECT array_agg(substr(message_id, 15)::int ORDER BY n) = array_remove(array_agg(substr(message_id, 15)::int
 	ORDER BY substr(message_id, 15)::int), NULL) FROM work WHERE message_id LIKE 'wamid.ordered.%'}),
 	't', 'the messages of a conversation are processed in their order, around one that failed');
+
+# Where the service is strict, the messages behind one that failed wait for it.
+sql(q{UPDATE webhook_services SET strict_order = true});
+send_text("wamid.strict.$_", '15550012', $_ == 2 ? 'fail' : 'succeed') for 1 .. 3;
+await($node, q{SELECT EXISTS (SELECT FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.strict.2')}, 'the second one fails');
+await($node, q{SELECT count(*) = 0 FROM webhook_conversations WHERE locked_by IS NOT NULL}, 'nobody is at work');
+is(sql(q{SELECT string_agg(message_id, ' ') FROM work WHERE message_id LIKE 'wamid.strict.%'}), 'wamid.strict.1', 'the third one waits');
+sql(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE whatsapp_message_id = 'wamid.strict.2'; SELECT process_dead_letter_queue()});
+send_text('wamid.strict.1', '15550012', 'succeed');
+await($node, q{SELECT string_agg(message_id, ' ' ORDER BY n) = 'wamid.strict.1 wamid.strict.2 wamid.strict.3'
+	FROM work WHERE message_id LIKE 'wamid.strict.%'}, 'until the second one has been retried');
+sql(q{UPDATE webhook_services SET strict_order = false});
 
 # --- What callers get wrong
 
@@ -286,6 +299,15 @@ is((grep { !/^(# (HELP|TYPE) wahook_\w+ .+|wahook_\w+(\{(\w+="[^"]*",?)+\})? -?\
 	'every line is as it should be');
 
 is($function->stop('INT'), 0, 'the end');
+
+# --- In Supabase's runtime, which lets the function live until its tasks are done
+
+$function = Edge->new(bot => 'bot.ts', preload => 'supabase.ts', %{ $function->{env} });
+send_text('wamid.task', '15550013', 'succeed');
+await($node, q{SELECT EXISTS (SELECT FROM work WHERE message_id = 'wamid.task')}, 'processed');
+$function->stop('KILL');
+is_deeply([ map { $_->{event} } $function->log_lines ], [ qw(LISTENING WEBHOOK_RECEIVED MESSAGE_PROCESSED TASK_DONE) ],
+	'by a task that the runtime was told of');
 
 # --- The folder as it is, three variables set, behind PgBouncer in transaction mode with two sessions: a bot that answers
 

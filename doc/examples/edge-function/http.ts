@@ -40,5 +40,6 @@ export function statusOf(error: unknown): number {
 /** An error as it may be logged and answered: without its text, which may quote a payload. */
 export function nameOf(error: unknown): string {
   if (error instanceof Refusal) return error.reason;
-  return sqlstate(error) ?? (error instanceof Error ? error.name : typeof error);
+  if (!(error instanceof Error)) return typeof error;
+  return (error as { code?: string }).code ?? error.name; // an SQLSTATE, ECONNREFUSED, ...
 }

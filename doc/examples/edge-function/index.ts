@@ -190,4 +190,5 @@ async function shutdown(): Promise<void> {
   await Promise.all(running);
   await db.close();
 }
-for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.addSignalListener(signal, shutdown);
+for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.addSignalListener?.(signal, shutdown);
+addEventListener("beforeunload", () => closing = true); // how Supabase says that the time is nearly over

@@ -1,5 +1,5 @@
 // What /health and /metrics answer, made of what the monitoring functions and views tell.
-import type { Wahook } from "./wahook.ts";
+import { isUnavailable, type Wahook } from "./wahook.ts";
 
 type Row = Record<string, unknown>;
 
@@ -43,7 +43,10 @@ function prometheusText(all: Awaited<ReturnType<typeof collect>>): string {
 }
 
 export async function health(db: Wahook): Promise<Response> {
-  const alerts = await db.alerts();
+  const alerts = await db.alerts().catch((error) => {
+    if (!isUnavailable(error)) throw error;
+  });
+  if (!alerts) return Response.json({ status: "unhealthy" }, { status: 503 });
   return Response.json({ status: alerts.length ? "degraded" : "healthy", alerts });
 }
 
