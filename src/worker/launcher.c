@@ -30,6 +30,9 @@
 /* How long a worker may take from its registration until it says what it found. */
 #define START_TIMEOUT_S 60
 
+/* And for how long others wait for it: somebody may have locked what it needs. */
+#define START_PATIENCE_S 5
+
 /* A worker that ran for so long has not failed at once: the next pause is short again. */
 #define STEADY_S 60
 
@@ -99,6 +102,8 @@ wahook_register_launcher(void)
 {
 	BackgroundWorker worker;
 
+	if (IsBinaryUpgrade)
+		return; /* pg_upgrade wants the databases for itself */
 	describe_launcher(&worker, InvalidOid);
 	RegisterBackgroundWorker(&worker);
 }
@@ -113,7 +118,7 @@ wahook_start_launcher(Oid database)
 }
 
 static void
-report_no_room(wahook_Database *database)
+report_no_room(wahook_Database *database, const char *hint)
 {
 	wahook_note_result(&no_room, false, MAX_PAUSE_FOR_ROOM_S);
 	if (database->no_room_reported)
@@ -122,9 +127,7 @@ report_no_room(wahook_Database *database)
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("no background worker is free for wahook in database \"%s\"", database->name),
-			 errdetail("It is tried again, and this is not repeated."),
-			 errhint(
-				 "Raise max_worker_processes: wahook needs one for its launcher, and one or more for each database that has it.")));
+			 errdetail("It is tried again, and this is not repeated."), errhint("%s", hint)));
 }
 
 static void
@@ -143,7 +146,9 @@ start_worker(wahook_Database *database)
 	LWLockRelease(&shared->lock);
 	if (slot < 0)
 	{
-		report_no_room(database);
+		report_no_room(database,
+					   psprintf("There is room for %d databases: narrow wahook.databases.",
+								WAHOOK_MAX_DATABASES));
 		return;
 	}
 
@@ -165,7 +170,9 @@ start_worker(wahook_Database *database)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->slots[slot].state = WAHOOK_WORKER_NONE;
 	LWLockRelease(&shared->lock);
-	report_no_room(database);
+	report_no_room(
+		database,
+		"Raise max_worker_processes: wahook needs one for its launcher, and one or more for each database that has it.");
 }
 
 /* Whether the process that was registered never came to be, or is gone, without a word. */
@@ -248,6 +255,7 @@ look_after(wahook_Database *database, bool *starting)
 	TimestampTz now = GetCurrentTimestamp();
 	wahook_Slot slot = look_at_slot(database->id);
 	bool held = slot.holds > 0;
+	TimestampTz patient_until;
 
 	if (slot.check)
 		database->is_absent = false;
@@ -257,8 +265,9 @@ look_after(wahook_Database *database, bool *starting)
 	switch (slot.state)
 	{
 		case WAHOOK_WORKER_STARTING:
-			*starting = true;
-			return now + USECS_PER_SEC * START_TIMEOUT_S;
+			patient_until = database->started_at + USECS_PER_SEC * START_PATIENCE_S;
+			*starting |= now < patient_until;
+			return now < patient_until ? patient_until : now + USECS_PER_SEC * START_TIMEOUT_S;
 		case WAHOOK_WORKER_RUNNING:
 			database->is_running = true;
 			if (!database->is_wanted)
@@ -292,7 +301,7 @@ look_after(wahook_Database *database, bool *starting)
 		return no_room.until;
 	start_worker(database);
 	*starting = database->is_running;
-	return *starting ? now + USECS_PER_SEC * START_TIMEOUT_S : no_room.until;
+	return *starting ? now + USECS_PER_SEC * START_PATIENCE_S : no_room.until;
 }
 
 static bool

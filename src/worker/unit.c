@@ -77,6 +77,9 @@ void
 wahook_prepare_process(void)
 {
 	override("search_path", "pg_catalog, pg_temp");
+	override("session_replication_role", "origin");
+	override("check_function_bodies", "on");
+	override("row_security", "on");
 	override("statement_timeout", "0");
 	override("lock_timeout", "0");
 	override("idle_in_transaction_session_timeout", "0");

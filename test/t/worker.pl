@@ -110,6 +110,12 @@ cmp_ok(sleeps_of($worker) - $sleeps, '<', 60, 'and the worker was hardly woken')
 # By hand, as in the runbook: at once, although now() is over when the statement commits.
 $node->safe_psql('postgres', "UPDATE webhook_dlq SET next_retry_at = now() WHERE whatsapp_message_id = 'later-7'");
 await($node, "SELECT resolution_status = 'retrying' FROM webhook_dlq WHERE whatsapp_message_id = 'later-7'", 'a retry by hand is at once');
+# What is rolled back wakes nobody, and is not retried: the run for the next one finds nothing of it.
+$runs = runs_of('dlq-processor');
+$node->safe_psql('postgres', "BEGIN; UPDATE webhook_dlq SET next_retry_at = now() WHERE whatsapp_message_id LIKE 'later-1_'; ROLLBACK");
+$node->safe_psql('postgres', "UPDATE webhook_dlq SET next_retry_at = now() WHERE whatsapp_message_id = 'later-6'");
+await($node, "SELECT resolution_status = 'retrying' FROM webhook_dlq WHERE whatsapp_message_id = 'later-6'", 'the next one is retried');
+is(runs_of('dlq-processor') - $runs, 1, 'by the only run');
 # Also where another session commits it in the end.
 $node->safe_psql('postgres', "BEGIN; UPDATE webhook_dlq SET next_retry_at = now() WHERE whatsapp_message_id = 'later-8'; PREPARE TRANSACTION 'later'");
 $node->safe_psql('postgres', "COMMIT PREPARED 'later'");
@@ -295,8 +301,13 @@ await($node, 'SELECT count(*) = 4 FROM elsewhere.webhook_jobs WHERE succeeded', 
 $node->safe_psql('postgres', 'DROP SCHEMA elsewhere CASCADE');
 await($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'wahook worker'", 'and goes with the schema');
 
-# --- The log tells what happened, once.
 $node->stop;
+# --- In pg_upgrade's hands a server has no background processes of anybody's.
+system_or_bail('pg_ctl', '-s', '-w', '-D', $node->data_dir, '-l', $node->logfile, '-o', '-b', 'start');
+is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'wahook%'"), '0', 'none in a binary upgrade');
+system_or_bail('pg_ctl', '-s', '-w', '-D', $node->data_dir, 'stop');
+
+# --- The log tells what happened, once.
 cmp_ok($count_log->(qr/WARNING:.*wahook/), '==', 1, 'one warning in all');
 is($count_log->(qr/ERROR|PANIC|TRAP/), 0, 'no error') or diag(grep { /ERROR|PANIC|TRAP/ } split /^/, slurp_file($node->logfile));
 done_testing();

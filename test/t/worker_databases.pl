@@ -90,6 +90,21 @@ isnt(pid_in($node, 'two'), $pid, 'having been away');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'in the way'");
 finish_script($client);
 
+# --- A worker that can't go on, because somebody has locked what it needs, keeps the others from starting for a while only.
+$client = start_script($node, 'locks', "\\connect uno\nBEGIN;\nLOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE;\n"
+	. "SET application_name = 'locks';\nSELECT pg_sleep(600);\n");
+await($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'locks')", 'a lock');
+$pid = pid_in($node, 'uno');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+await($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'wahook worker' AND datname = 'uno' AND pid <> $pid AND wait_event_type = 'Lock')",
+	'a worker waits');
+$node->safe_psql('without', 'CREATE EXTENSION wahook');
+await($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'wahook worker' AND datname = 'without' AND state = 'idle')", 'another starts all the same');
+$node->safe_psql('without', 'DROP EXTENSION wahook');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'locks'");
+finish_script($client);
+await_workers($node, 'two uno', 'and it goes on when it can');
+
 # --- Who may not do it does not disturb it.
 $pid = pid_in($node, 'two');
 $node->safe_psql('postgres', 'CREATE ROLE nobody_special LOGIN');
