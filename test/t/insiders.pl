@@ -175,4 +175,18 @@ sql("SELECT set_webhook_service_secrets('secretive', 'K1ngfisher-token')");
 sql('CREATE EXTENSION pg_stat_statements');
 unlike(sql('SELECT query FROM pg_stat_statements'), qr/K1ngfisher-token/, 'pg_stat_statements has the statement without the secret');
 
+
+# --- the same handler, in a process of the worker's, which is connected as a superuser
+
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'wahook, pg_stat_statements'\napp.escapes = '" . join(';', map { s/'/''/gr } @escapes) . "'\n");
+$node->restart;
+sql('TRUNCATE app.tried, app.ran_as');
+my $second = delivery(map { message("wamid.worker$_", '250788000002') } 1, 2);
+as('client', "SELECT outcome FROM receive_webhook('$second', 'sha256=" . hmac_sha256_hex($second, 'K1ngfisher') . "')");
+await($node, "SELECT count(*) = 2 FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.worker%' AND processed_at IS NOT NULL", 'the handler processes');
+# And with one that waited from before.
+cmp_ok(sql('SELECT count(*) FROM app.tried'), '>=', 2 * @escapes, 'in a handler process, all is tried with each message');
+is(sql("SELECT string_agg(DISTINCT name, ',') FROM app.ran_as"), 'operator', 'as the role that registered it');
+is(sql("SELECT string_agg(statement, '; ') FROM app.tried WHERE result = 'done'"), '', 'and gets nowhere');
+
 done_testing();
