@@ -110,3 +110,14 @@ DELETE FROM webhook_dlq;
 DELETE FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ext.%';
 DELETE FROM webhook_conversations WHERE user_id LIKE '8899000_';
 DROP FUNCTION ext_body, ext_claim, ext_complete;
+
+-- Within bounds: wahook writes rows of up to 32 columns.
+BEGIN;
+DO $$
+BEGIN
+	EXECUTE (SELECT 'ALTER TABLE webhook_inbox ' || string_agg(format('ADD c%s integer', i), ', ') FROM generate_series(1, 30) i);
+END
+$$;
+SELECT outcome FROM receive_webhook('{"object": "whatsapp_business_account", "entry": [{"changes": [{"field": "messages",
+	"value": {"metadata": {"phone_number_id": "x-1"}, "messages": [{"from": "x", "id": "x-wide", "type": "text"}]}}]}]}');
+ROLLBACK;

@@ -55,7 +55,12 @@ open_table(wahook_Table *table, const wahook_Table *other, const char *name, con
 		PreventCommandIfReadOnly(psprintf("a write to %s", name));
 	wahook_open_rows(&table->rows, name, index, RowExclusiveLock);
 	if (RelationGetNumberOfAttributes(table->rows.heap) > WAHOOK_MAX_COLUMNS)
-		elog(ERROR, "relation \"%s\" has too many columns", name);
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("table \"%s\" has too many columns", name),
+				 errdetail("It has %d, dropped ones included; wahook writes rows of at most %d.",
+						   RelationGetNumberOfAttributes(table->rows.heap), WAHOOK_MAX_COLUMNS),
+				 errhint("Keep columns of your own in a table of your own.")));
 	table->owns_estate = other == NULL;
 	table->estate = other ? other->estate : CreateExecutorState();
 	table->speculative = speculative;

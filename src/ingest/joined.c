@@ -149,7 +149,10 @@ wahook_register_identities(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		elog(ERROR, "wahook_register_identities: not called by its trigger");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" is a row trigger of webhook_conversations only",
+							   "webhook_register_identities"),
+						errhint("Write a function of your own for a trigger of your own.")));
 	if (wahook_creating_conversations)
 		return PointerGetDatum(NULL);
 
