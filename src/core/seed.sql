@@ -10,7 +10,7 @@ BEGIN
 	IF TG_OP = 'UPDATE' THEN
 		NEW.from_extension := false;
 	ELSE
-		EXECUTE format('DELETE FROM %I.%I WHERE %I = $1 AND from_extension',
+		EXECUTE format('DELETE FROM %I.%I WHERE %I::text = $1 AND from_extension',
 			TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0])
 			USING to_jsonb(NEW) ->> TG_ARGV[0];
 	END IF;

@@ -118,23 +118,29 @@ COMMENT ON COLUMN @extschema@.webhook_routes.pattern IS
 COMMENT ON COLUMN @extschema@.webhook_routes.clears_state IS
 	'a message that matches takes the user out of the service they are with';
 
-INSERT INTO @extschema@.webhook_routes (name, priority, match, pattern, service, clears_state, from_extension) VALUES
-	('menu', 10, 'keyword', 'menu, home', 'fallback', true, true),
-	('mobility-keyword', 100, 'keyword', 'mobility, rides, ride, taxi', 'mobility', false, true),
-	('jobs-keyword', 100, 'keyword', 'jobs, job', 'jobs', false, true),
-	('property-keyword', 100, 'keyword', 'property, rent, real estate', 'property', false, true),
-	('marketplace-keyword', 100, 'keyword', 'marketplace, market, buy, sell', 'marketplace', false, true),
-	('wallet-keyword', 100, 'keyword', 'wallet, balance, pay', 'wallet', false, true),
-	('ai_agents-keyword', 100, 'keyword', 'agent, assistant', 'ai_agents', false, true),
-	('mobility-state', 200, 'state', 'mobility', 'mobility', false, true),
-	('jobs-state', 200, 'state', 'jobs', 'jobs', false, true),
-	('property-state', 200, 'state', 'property', 'property', false, true),
-	('marketplace-state', 200, 'state', 'marketplace', 'marketplace', false, true),
-	('wallet-state', 200, 'state', 'wallet', 'wallet', false, true),
-	('ai_agents-state', 200, 'state', 'ai_agents', 'ai_agents', false, true),
-	('fallback', 1000, 'all', NULL, 'fallback', false, true);
+-- With ids of their own, so that they are the same rows in every database.
+INSERT INTO @extschema@.webhook_routes
+		(id, name, priority, match, pattern, service, clears_state, from_extension)
+	VALUES
+	('00000000-0000-7000-8000-000000000001', 'menu', 10, 'keyword', 'menu, home', 'fallback', true, true),
+	('00000000-0000-7000-8000-000000000002', 'mobility-keyword', 100, 'keyword', 'mobility, rides, ride, taxi', 'mobility', false, true),
+	('00000000-0000-7000-8000-000000000003', 'jobs-keyword', 100, 'keyword', 'jobs, job', 'jobs', false, true),
+	('00000000-0000-7000-8000-000000000004', 'property-keyword', 100, 'keyword', 'property, rent, real estate', 'property', false, true),
+	('00000000-0000-7000-8000-000000000005', 'marketplace-keyword', 100, 'keyword', 'marketplace, market, buy, sell', 'marketplace', false, true),
+	('00000000-0000-7000-8000-000000000006', 'wallet-keyword', 100, 'keyword', 'wallet, balance, pay', 'wallet', false, true),
+	('00000000-0000-7000-8000-000000000007', 'ai_agents-keyword', 100, 'keyword', 'agent, assistant', 'ai_agents', false, true),
+	('00000000-0000-7000-8000-000000000008', 'mobility-state', 200, 'state', 'mobility', 'mobility', false, true),
+	('00000000-0000-7000-8000-000000000009', 'jobs-state', 200, 'state', 'jobs', 'jobs', false, true),
+	('00000000-0000-7000-8000-000000000010', 'property-state', 200, 'state', 'property', 'property', false, true),
+	('00000000-0000-7000-8000-000000000011', 'marketplace-state', 200, 'state', 'marketplace', 'marketplace', false, true),
+	('00000000-0000-7000-8000-000000000012', 'wallet-state', 200, 'state', 'wallet', 'wallet', false, true),
+	('00000000-0000-7000-8000-000000000013', 'ai_agents-state', 200, 'state', 'ai_agents', 'ai_agents', false, true),
+	('00000000-0000-7000-8000-000000000014', 'fallback', 1000, 'all', NULL, 'fallback', false, true);
 CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_routes
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('name');
+-- A seed that was renamed is known by its id.
+CREATE TRIGGER keep_renamed_seed BEFORE INSERT ON @extschema@.webhook_routes
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('id');
 
 CREATE TABLE @extschema@.webhook_feature_flags (
 	flag text PRIMARY KEY CHECK (flag <> '' AND length(flag) <= 200),

@@ -29,6 +29,7 @@ $node->safe_psql('postgres', q{
 	UPDATE webhook_services SET enabled = true WHERE name = 'mobility';
 	INSERT INTO webhook_routes (name, match, pattern, service) VALUES ('mine', 'keyword', 'mine', 'mine'), ('wallet', 'state', 'wallet', 'wallet');
 	UPDATE webhook_routes SET priority = 5 WHERE name = 'menu';
+	UPDATE webhook_routes SET name = 'renamed' WHERE name = 'jobs-state';
 	UPDATE webhook_feature_flags SET state = 'on';
 	INSERT INTO webhook_feature_flags (flag) VALUES ('mine');
 	UPDATE webhook_rate_limit_buckets SET max_tokens = 7;
@@ -49,6 +50,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_message_statuses (whatsapp_message_id, status, payload, correlation_id) VALUES ('wamid.out', 'read', '{}', gen_random_uuid());
 	INSERT INTO webhook_notices (content_hash, kind, payload, correlation_id) VALUES ('1', 'account_update', '{}', gen_random_uuid());
 	INSERT INTO webhook_quarantine (content_hash, reason, body, correlation_id) VALUES ('2', 'not JSON', 'x', gen_random_uuid());
+	INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT conversation_id, enqueued_at FROM webhook_inbox;
+	INSERT INTO webhook_job_runs (job, last_started_at, duration_ms, succeeded) VALUES ('mine', now(), 1, true);
 	SELECT check_rate_limit('1', 'x')});
 
 my @tables = split /\n/, $node->safe_psql('postgres', q{
