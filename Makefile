@@ -41,8 +41,12 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
 
 install_script = $(EXTENSION)--$(EXTVERSION).sql
-DATA_built = $(install_script)
-DATA = $(sort $(wildcard src/upgrade/$(EXTENSION)--*--*.sql))
+# The version before, whose upgrade script is assembled until this one is released; see src/upgrade/assemble.
+FROM_VERSION := $(patsubst src/upgrade/from-%.sql,%,$(wildcard src/upgrade/from-*.sql))
+upgrade_script = $(if $(FROM_VERSION),$(EXTENSION)--$(FROM_VERSION)--$(EXTVERSION).sql)
+DATA_built = $(install_script) $(upgrade_script)
+# What has been released: never edited.
+DATA = $(sort $(wildcard src/upgrade/$(EXTENSION)--*.sql))
 EXTRA_CLEAN = $(wildcard $(EXTENSION)--*.sql)
 
 # The server's headers count as system headers, so that only our own code answers for its warnings. Packagers whose
@@ -67,12 +71,16 @@ include $(PGXS)
 # PGXS tracks no dependencies on headers. Every object depends on all of them: the whole builds in seconds.
 $(OBJS): $(wildcard src/*.h src/*/*.h) $(EXTENSION).control Makefile
 
-forgotten_parts = $(filter-out $(SQL_PARTS) src/upgrade/$(EXTENSION)--%,$(wildcard src/*/*.sql))
+forgotten_parts = $(filter-out $(SQL_PARTS) src/upgrade/$(EXTENSION)--% src/upgrade/from-%,$(wildcard src/*/*.sql))
 
 $(install_script): $(SQL_PARTS) $(wildcard src/*/*.sql) $(EXTENSION).control Makefile
 	@$(if $(forgotten_parts),echo 'not in SQL_PARTS: $(forgotten_parts)' >&2; exit 1,:)
 	@printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit' >$@.new
 	@$(if $(SQL_PARTS),awk 'FNR == 1 { print "\n-- " FILENAME } 1' $(SQL_PARTS) >>$@.new)
+	@mv $@.new $@
+
+$(upgrade_script): src/upgrade/assemble src/upgrade/$(EXTENSION)--$(FROM_VERSION).sql src/upgrade/from-$(FROM_VERSION).sql $(install_script)
+	@perl $(filter src/upgrade/%,$^) $(SQL_PARTS) >$@.new
 	@mv $@.new $@
 else
 all install uninstall installcheck clean:

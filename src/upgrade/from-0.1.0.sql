@@ -1,0 +1,88 @@
+-- From 0.1.0: what src/upgrade/assemble can't derive. Above the line of dashes what comes first.
+
+-- Rows are locked as they are rewritten; better all at once than table by table into a deadlock.
+LOCK TABLE @extschema@.webhook_conversations, @extschema@.webhook_identities, @extschema@.webhook_inbox,
+	@extschema@.webhook_conversation_queue, @extschema@.webhook_delivery_attempts, @extschema@.webhook_services,
+	@extschema@.webhook_rate_limit_buckets;
+
+-- The level of a role was a policy of its own on each table; the end of the script drops those. What takes
+-- their place can't be granted here: a GRANT in a script is the extension's, and in no dump.
+DO $$
+DECLARE
+	v_roles text := (SELECT string_agg(DISTINCT polroles[1]::regrole::text, ', ')
+		FROM pg_policy JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = polrelid AND deptype = 'e'
+			JOIN pg_extension e ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND extname = 'wahook'
+		WHERE polname LIKE 'wahook\_service\_%');
+BEGIN
+	IF v_roles IS NOT NULL THEN
+		RAISE WARNING 'levels have to be granted again'
+			USING DETAIL = format('These roles had the level service: %s.', v_roles),
+				HINT = 'Call wahook_grant() for each, best in the transaction of the upgrade: without it they see no rows.';
+	END IF;
+END
+$$;
+
+-- A result with more columns, and a function whose name a view has now.
+DROP FUNCTION @extschema@.webhook_privileges();
+DROP FUNCTION @extschema@.webhook_jobs();
+
+ALTER TABLE @extschema@.webhook_identities
+	DROP CONSTRAINT webhook_identities_pkey, ADD PRIMARY KEY (identity, phone_number_id);
+ALTER TABLE @extschema@.webhook_inbox
+	DROP CONSTRAINT webhook_inbox_pkey, ADD PRIMARY KEY (conversation_id, service, seq);
+DROP INDEX @extschema@.webhook_conversation_queue_due_idx;
+ALTER TABLE @extschema@.webhook_conversation_queue
+	DROP CONSTRAINT webhook_conversation_queue_pkey, ADD PRIMARY KEY (service, due_at, conversation_id, seq);
+ALTER TABLE @extschema@.webhook_delivery_attempts ADD error_stack text;
+ALTER TABLE @extschema@.webhook_services
+	ADD url text,
+	ADD allow_http boolean NOT NULL DEFAULT false,
+	ADD kind text NOT NULL GENERATED ALWAYS AS (
+		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http' ELSE 'pull' END) STORED,
+	ADD enabled boolean NOT NULL DEFAULT true,
+	ADD timeout interval CHECK (timeout BETWEEN '1 millisecond' AND '1 hour'),
+	ADD concurrency integer NOT NULL DEFAULT 10 CHECK (concurrency BETWEEN 1 AND 1000),
+	ADD debounce interval NOT NULL DEFAULT '0' CHECK (debounce BETWEEN '0' AND '1 hour'),
+	ADD debounce_max interval CHECK (debounce_max BETWEEN '0' AND '1 day'),
+	ADD strict_order boolean NOT NULL DEFAULT false,
+	ADD max_retries integer CHECK (max_retries BETWEEN 0 AND 1000),
+	ADD retry_base_delay interval CHECK (retry_base_delay BETWEEN '1 millisecond' AND '1 day'),
+	ADD retry_max_delay interval CHECK (retry_max_delay BETWEEN '1 millisecond' AND '30 days'),
+	ADD circuit_threshold integer NOT NULL DEFAULT 5 CHECK (circuit_threshold BETWEEN 1 AND 1000000),
+	ADD circuit_timeout interval NOT NULL DEFAULT '60 seconds'
+		CHECK (circuit_timeout BETWEEN '1 millisecond' AND '1 day'),
+	ADD rollout_percent integer NOT NULL DEFAULT 100 CHECK (rollout_percent BETWEEN 0 AND 100),
+	ADD test_users text[] NOT NULL DEFAULT '{}',
+	ADD description text;
+ALTER TABLE @extschema@.webhook_services ADD CHECK (handler IS NULL OR url IS NULL);
+ALTER TABLE @extschema@.webhook_services ADD CHECK (debounce_max >= debounce);
+ALTER TABLE @extschema@.webhook_rate_limit_buckets
+	ADD action text NOT NULL DEFAULT 'delay' CHECK (action IN ('delay', 'drop')),
+	ADD enabled boolean NOT NULL DEFAULT true;
+
+-- The trigger takes out the untouched row of the same name; what users have stays.
+INSERT INTO @extschema@.webhook_services (name, enabled, from_extension, description) VALUES
+	('default', true, true, 'messages that no route leads elsewhere'),
+	('mobility', false, true, 'example: rides'),
+	('jobs', false, true, 'example: job board'),
+	('property', false, true, 'example: real estate'),
+	('marketplace', false, true, 'example: buying and selling'),
+	('wallet', false, true, 'example: balance and transfers'),
+	('ai_agents', false, true, 'example: free text to an agent'),
+	('fallback', false, true, 'example: the menu, and whatever nothing else is for')
+	ON CONFLICT DO NOTHING;
+INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES
+	('default', 60, 1, true, 'delay', true), ('intake', 60, 1, true, 'delay', false)
+	ON CONFLICT DO NOTHING;
+
+-------- What comes last.
+
+-- Leases had rows in the queue; those are looked at once more, and go then.
+INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
+	SELECT lock_expires_at, id, locked_by FROM @extschema@.webhook_conversations
+	WHERE locked_by IS NOT NULL AND lock_expires_at IS NOT NULL;
+
+-- A service of the user's has the name of an example: no example leads messages to it.
+UPDATE @extschema@.webhook_routes SET enabled = false
+	WHERE from_extension AND service IN (SELECT name FROM @extschema@.webhook_services WHERE NOT from_extension AND name <> 'default');
+SET CONSTRAINTS ALL IMMEDIATE;
