@@ -58,25 +58,32 @@ is_held(Oid database)
 	return false;
 }
 
-/* Tells the processes of the slot to end. True when there are none. Under the lock. */
-static bool
-send_away(wahook_Slot *slot)
+/* Under the lock. */
+static void
+send_away(const wahook_Slot *slot)
 {
-	bool gone = slot->worker_pid == 0 && slot->state != WAHOOK_WORKER_STARTING;
-
 	if (slot->worker_pid != 0)
 		kill(slot->worker_pid, SIGTERM);
 	for (int i = 0; i < WAHOOK_MAX_LISTENERS; i++)
 	{
-		pid_t pid = pg_atomic_read_u32(&slot->listeners[i].pid);
+		pid_t pid = pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->listeners[i].pid));
 
-		if (pid == 0)
-			continue;
-		gone = false;
-		if (pid != slot->worker_pid)
+		if (pid != 0 && pid != slot->worker_pid)
 			kill(pid, SIGTERM);
 	}
-	return gone;
+}
+
+/* A handler that was registered and has not connected does not: it sees the hold first. */
+static bool
+is_deserted(const wahook_Slot *slot)
+{
+	if (slot->worker_pid != 0 || slot->state == WAHOOK_WORKER_STARTING)
+		return false;
+	for (int i = 0; i < WAHOOK_MAX_HANDLERS; i++)
+		if (slot->handlers[i].state != WAHOOK_HANDLER_NONE &&
+			slot->handlers[i].state != WAHOOK_HANDLER_STARTING)
+			return false;
+	return true;
 }
 
 /* Takes part in a hold; where the database has no slot there is nobody to be held away yet. */
@@ -106,9 +113,9 @@ are_gone(wahook_Shared *shared, Oid database, bool tell)
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	slot = &shared->slots[wahook_find_slot(shared, database)];
-	gone = tell ? send_away(slot) : slot->worker_pid == 0 && slot->state != WAHOOK_WORKER_STARTING;
-	for (int i = 0; !tell && i < WAHOOK_MAX_LISTENERS; i++)
-		gone &= pg_atomic_read_u32(&slot->listeners[i].pid) == 0;
+	if (tell)
+		send_away(slot);
+	gone = is_deserted(slot);
 	slot->was_held = true;
 	LWLockRelease(&shared->lock);
 	return gone;

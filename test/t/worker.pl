@@ -142,7 +142,7 @@ $sleeps = sleeps_of($idle);
 $node->safe_psql('postgres', failing("busy-$_", "2$_", '0.1 s')) for 1 .. 20;
 await($node, "SELECT count(*) = 20 FROM webhook_dlq WHERE whatsapp_message_id LIKE 'busy-%' AND resolution_status = 'retrying'", 'the other is busy');
 is($node->safe_psql('postgres', $transactions), $before, 'with 100,000 dead letters due tomorrow, no transaction');
-is(ticks_of($idle), $ticks, 'and no processor time');
+cmp_ok(ticks_of($idle) - $ticks, '<=', 1, 'and no processor time');
 cmp_ok(sleeps_of($idle) - $sleeps, '<=', 5, 'nor was it woken');
 $node->safe_psql('postgres', 'DROP DATABASE idle');
 ok(is_gone($idle), 'it goes with its database');
