@@ -1,4 +1,5 @@
-# The recipes in doc/recipes that are programs: workers that pull, and a service that the worker delivers to.
+# The recipes in doc/recipes that are programs: workers that pull, a service that the worker delivers to, and a handler
+# in SQL that it runs.
 use strict;
 use warnings;
 use FindBin;
@@ -180,5 +181,16 @@ $service = start_service('service again');
 sql(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE resolution_status = 'pending'});
 await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.http.later'}, 'retried');
 is(stop_program($service, 'TERM'), 0, 'the service ends');
+
+# --- A handler in SQL, which the worker runs
+
+$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', Edge::root() . '/doc/recipes/sql-handler.sql' ],
+	'the handler in SQL is registered');
+receive('15558', [ 'wamid.sql.1', 'A table, please' ], [ 'wamid.sql.2', 'A table for 4' ], [ 'wamid.sql.3', 'a table for 99' ]);
+await($node, q{SELECT count(processed_at) = 2 FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.sql._'}, 'run');
+is(sql(q{SELECT string_agg(message_id || ' ' || seats, ',') FROM restaurant.reservations}), 'wamid.sql.2 4', 'a reservation');
+is(sql(q{SELECT string_agg(body, ' ' ORDER BY id) FROM restaurant.replies}), 'For how many? A table for 4 is yours.', 'with its replies');
+await($node, q{SELECT count(*) = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.sql.3' AND resolution_status = 'pending'
+	AND error LIKE '%violates check constraint%'}, 'what it refuses is a dead letter');
 
 done_testing();
