@@ -3,12 +3,13 @@
 // told of, with nothing but nulls, to see that the call reaches the function.
 //   rest-examples.mjs CONNECTION SCHEMA ROLE SECRET DOCUMENT FUNCTIONS [--fix]
 // Prints the names of the functions that the examples call.
-import { createHmac } from "node:crypto";
+import { createHmac, webcrypto } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { PostgrestClient } from "@supabase/postgrest-js";
 import { serve } from "./rest.mjs";
 
 const [connectionString, schema, role, secret, document, functions, fix] = process.argv.slice(2);
+globalThis.crypto ??= webcrypto; // Debian 12 has Node 18
 const rest = await serve({ connectionString, schema, role });
 const client = new PostgrestClient(rest.url);
 const sign = (body) => "sha256=" + createHmac("sha256", secret).update(body).digest("hex");
