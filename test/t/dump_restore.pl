@@ -125,5 +125,17 @@ restored('owned');
 $node->safe_psql('script', q{SELECT hook.wahook_revoke('service', 'service')});
 isnt($node->psql('script', 'SET ROLE service; SELECT count(*) FROM hook.webhook_conversations'), 0, 'a level that was restored can be revoked');
 
+# Where the library is preloaded, the restored databases get their workers, which go on with the retries.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'wahook'");
+$node->restart;
+for my $database (qw(script archive owned))
+{
+	$node->safe_psql($database, q{SET search_path = hook; SELECT receive_webhook('} . delivery(message('wamid.fails', '250788000009')) . q{');
+		SELECT fail_webhook_message(conversation_id, lock_id, 'wamid.fails', 'boom', p_retry_after => '0'), release_conversation_lock(conversation_id, lock_id)
+			FROM claim_conversations(10)});
+	ok($node->poll_query_until($database, q{SELECT resolution_status = 'retrying' FROM hook.webhook_dlq WHERE whatsapp_message_id = 'wamid.fails'}),
+		"$database: its worker retries");
+}
+
 $node->stop;
 done_testing();
