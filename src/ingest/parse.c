@@ -37,13 +37,12 @@ wahook_parse_delivery(text *body, wahook_Delivery *delivery)
 void
 wahook_parse_message(const char *message, wahook_Update *update)
 {
-	wahook_Span raw = {message, strlen(message)};
-
 	memset(update, 0, sizeof(*update));
 	wahook_json_begin();
 	PG_TRY();
 	{
-		wahook_read_lone_message(update, raw, wahook_max_json_depth);
+		wahook_read_lone_message(update, (wahook_Span){message, strlen(message)},
+								 wahook_max_json_depth);
 	}
 	PG_FINALLY();
 	{

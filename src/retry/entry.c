@@ -121,6 +121,10 @@ wahook_log_entry(const char *name, bool problem, Datum entry)
 	wahook_event_text(&event, "message_id", isnull ? NULL : TextDatumGetCString(value));
 	value = GetAttributeByNum(row, Anum_dlq_correlation_id, &isnull);
 	wahook_event_uuid(&event, "correlation_id", isnull ? NULL : DatumGetUUIDP(value));
+	value = GetAttributeByNum(row, Anum_dlq_conversation_id, &isnull);
+	wahook_event_uuid(&event, "conversation_id", isnull ? NULL : DatumGetUUIDP(value));
+	value = GetAttributeByNum(row, Anum_dlq_service, &isnull);
+	wahook_event_text(&event, "service", isnull ? NULL : TextDatumGetCString(value));
 	value = GetAttributeByNum(row, Anum_dlq_retry_count, &isnull);
 	wahook_event_int(&event, "retry_count", DatumGetInt32(value));
 	wahook_event_end(&event);

@@ -32,6 +32,13 @@
 #define LAST_PAUSE_US (5 * USECS_PER_SEC)
 #define MAX_PAUSES 64
 
+/*
+ * Commits that bring work for others wake this process too. After some that it had nothing to do for
+ * it rests before it looks again, the longer the more there were.
+ */
+#define VAIN_WAKES 4
+#define LONGEST_REST_MS 10
+
 typedef struct Pause
 {
 	uint64 service; /* the hash of its name; 0: the place is free */
@@ -135,10 +142,13 @@ forget_pauses(void)
 }
 
 static void
-sleep_until(TimestampTz until)
+sleep_until(TimestampTz until, int vain_wakes)
 {
 	long ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 	int heard;
+
+	if (vain_wakes > VAIN_WAKES)
+		pg_usleep(Min(vain_wakes - VAIN_WAKES, LONGEST_REST_MS) * 1000L);
 
 	if (wahook_about_to_sleep(until))
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
@@ -155,6 +165,7 @@ static void
 run(void)
 {
 	TimestampTz idle_since = GetCurrentTimestamp();
+	int vain_wakes = 0;
 	bool leaving = false;
 
 	while (!wahook_is_to_end() && wahook_handler_workers > 0)
@@ -166,6 +177,7 @@ run(void)
 		if (next == DT_NOBEGIN)
 		{
 			idle_since = now;
+			vain_wakes = 0;
 			leaving = false;
 			continue;
 		}
@@ -175,7 +187,7 @@ run(void)
 		if (leaving)
 			wahook_start_leaving();
 		else
-			sleep_until(Min(next, leave_at));
+			sleep_until(Min(next, leave_at), vain_wakes++);
 	}
 }
 
