@@ -167,8 +167,30 @@ SELECT register_webhook_service('ord', p_max_retries => 5);
 INSERT INTO webhook_dlq (payload, service, retry_count) VALUES ('{}', 'ord', 0), ('{}', 'ord', 1), ('{}', 'default', 0);
 SELECT service, retry_count, date_trunc('minute', next_retry_at - updated_at + interval '1 second') AS delay FROM webhook_dlq WHERE resolution_status = 'pending' ORDER BY 1, 2;
 
-DELETE FROM webhook_dlq;
+-- What waits for others in the same conversation is not read: neither by a claim nor by completing or releasing it.
 DELETE FROM webhook_routes WHERE name = 'ord';
+SELECT pg_temp.receive('7100000301', 'ord.61', 'ord.62');
+INSERT INTO webhook_inbox (conversation_id, message_id, service, enqueued_at) SELECT c.id, gen_random_uuid(), s, now() - interval '1 hour'
+	FROM webhook_conversations c, unnest('{aaa,ord,zzz}'::text[]) s, generate_series(1, 1000) WHERE c.user_id = '7100000301';
+SELECT pg_temp.receive('7100000301', 'ord.63', 'ord.64', 'ord.65');
+SET wahook.claim_max_messages = 2;
+BEGIN;
+CREATE FUNCTION pg_temp.read() RETURNS bigint LANGUAGE sql AS $$ SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'webhook_inbox' $$;
+SELECT coalesce(pg_temp.read(), 0) AS before \gset
+SELECT * FROM pg_temp.claim('default');
+SELECT pg_temp.complete('7100000301');
+SELECT * FROM pg_temp.claim('default');
+SELECT pg_temp.complete('7100000301');
+SELECT * FROM pg_temp.claim('default');
+SELECT release_conversation_lock(id, '00000000-0000-4000-8000-0000000000cc') FROM webhook_conversations WHERE user_id = '7100000301';
+SELECT * FROM pg_temp.claim('ord') \gset
+SELECT pg_temp.complete('7100000301');
+SELECT pg_temp.read() - :before < 100 AS few_read;
+ROLLBACK;
+RESET wahook.claim_max_messages;
+DELETE FROM webhook_inbox;
+
+DELETE FROM webhook_dlq;
 DELETE FROM webhook_services WHERE name LIKE 'ord%';
 DELETE FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ord.%';
 DELETE FROM webhook_conversations WHERE user_id LIKE '7100000%';

@@ -127,14 +127,20 @@ RESET client_min_messages;
 BEGIN;
 ALTER TABLE webhook_routes DISABLE TRIGGER webhook_check_route;
 INSERT INTO webhook_routes (name, priority, match, pattern, service) VALUES
-	('rt-bad', 1, 'regex', '(', 'default'), ('rt-empty', 2, 'keyword', ',', 'default'), ('rt-slow', 3, 'regex', '^(.+)+\1+x(.+)+\2+y$', 'default');
+	('rt-bad', 1, 'regex', '(', 'default'), ('rt-empty', 2, 'keyword', ',', 'default'), ('rt-slow', 3, 'regex', '(.+)(.+)(.+)(.+)\4\3\2\1$', 'default');
 UPDATE webhook_services SET enabled = true WHERE name = 'jobs';
 \set VERBOSITY terse
 SELECT whatsapp_message_id, service, outcome FROM receive_webhook(pg_temp.body(
 	pg_temp.text('rt.11', '7000000011', repeat('ab', 2000)), pg_temp.text('rt.12', '7000000011', 'jobs'), pg_temp.text('rt.13', '7000000011', repeat('ab', 2000))));
 SELECT pg_temp.say('jobs');
-\set VERBOSITY default
 ROLLBACK;
+-- A cancel in the middle of it is one of the statement.
+BEGIN;
+SELECT add_webhook_route('rt-slow', 'default', 'regex', '(.+)(.+)(.+)(.+)\4\3\2\1$', 1) IS NOT NULL AS added;
+SET LOCAL statement_timeout = '50 ms';
+SELECT pg_temp.say(repeat('ab', 2000));
+ROLLBACK;
+\set VERBOSITY default
 SET client_min_messages = warning;
 
 -- Hostile and huge.

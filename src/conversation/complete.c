@@ -21,6 +21,7 @@
 
 #include "conversation/lease.h"
 #include "core/args.h"
+#include "conversation/line.h"
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/event.h"
@@ -194,39 +195,70 @@ compare_seqs(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-/* Walks the conversation's inbox up to the last of seqs, which are in ascending order. */
+/* The messages that are to be completed: seqs in ascending order. */
+typedef struct Wanted
+{
+	const int64 *seqs;
+	bool *found;
+	int n;
+	int nfound;
+} Wanted;
+
+/* Completes what is wanted of the rows of a scan, up to the first other one where it is to stop. */
+static void
+complete_found(Completion *completion, const wahook_Conversation *conversation, Wanted *wanted,
+			   IndexScanDesc scan, bool stop)
+{
+	wahook_RowReader *inbox = &completion->store->inbox.rows;
+
+	while (wanted->nfound < wanted->n && wahook_next_row(inbox, scan))
+	{
+		bool isnull;
+		int64 seq = DatumGetInt64(slot_getattr(inbox->slot, Anum_inbox_seq, &isnull));
+		const int64 *found = bsearch(&seq, wanted->seqs, wanted->n, sizeof(int64), compare_seqs);
+
+		if (found != NULL && !wanted->found[found - wanted->seqs])
+		{
+			complete_message(completion, conversation);
+			wanted->found[found - wanted->seqs] = true;
+			wanted->nfound++;
+		}
+		else if (stop)
+			break;
+	}
+	index_endscan(scan);
+}
+
+/*
+ * Nearly always they are the first of the inbox. Else they are looked for line by line, so that what
+ * waits for other services is not walked past.
+ */
 static int
 complete(Completion *completion, const wahook_Conversation *conversation, ArrayType *seqs)
 {
 	wahook_RowReader *inbox = &completion->store->inbox.rows;
 	int n = seqs ? ArrayGetNItems(ARR_NDIM(seqs), ARR_DIMS(seqs)) : 0;
-	const int64 *wanted = n > 0 ? (const int64 *) ARR_DATA_PTR(seqs) : NULL;
-	int completed = 0;
-	ScanKeyData keys[2];
-	IndexScanDesc scan;
+	Wanted wanted = {.n = n};
+	Snapshot snapshot;
+	char *service = NULL;
 
 	/* Nulls can only have been written by hand. They take no room in the array. */
 	if (n == 0 || array_contains_nulls(seqs))
 		return 0;
-	ScanKeyInit(&keys[0], Anum_inbox_key_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(&conversation->id));
-	ScanKeyInit(&keys[1], Anum_inbox_key_seq, BTLessEqualStrategyNumber, F_INT8LE,
-				Int64GetDatum(wanted[n - 1]));
+	wanted.seqs = (const int64 *) ARR_DATA_PTR(seqs);
+	wanted.found = palloc0_array(bool, n);
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = wahook_begin_scan(inbox, GetActiveSnapshot(), keys, 2);
-	while (completed < n && wahook_next_row(inbox, scan))
-	{
-		bool isnull;
-		int64 seq = DatumGetInt64(slot_getattr(inbox->slot, Anum_inbox_seq, &isnull));
-
-		if (bsearch(&seq, wanted, n, sizeof(int64), compare_seqs) == NULL)
-			continue;
-		complete_message(completion, conversation);
-		completed++;
-	}
-	index_endscan(scan);
+	snapshot = GetActiveSnapshot();
+	complete_found(completion, conversation, &wanted,
+				   wahook_begin_lines(inbox, snapshot, &conversation->id), true);
+	while (wanted.nfound < n &&
+		   (service = wahook_next_line(inbox, snapshot, &conversation->id, service)) != NULL)
+		complete_found(completion, conversation, &wanted,
+					   wahook_begin_part(inbox, snapshot, &conversation->id, service,
+										 wanted.seqs[0], wanted.seqs[n - 1]),
+					   false);
 	PopActiveSnapshot();
-	return completed;
+	return wanted.nfound;
 }
 
 int

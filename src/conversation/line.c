@@ -39,6 +39,29 @@ wahook_begin_line(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *i
 	return wahook_begin_scan(inbox, snapshot, keys, lengthof(keys));
 }
 
+IndexScanDesc
+wahook_begin_lines(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id)
+{
+	ScanKeyData keys[2];
+
+	init_keys(keys, inbox, id, InvalidStrategy, InvalidOid, NULL);
+	return wahook_begin_scan(inbox, snapshot, keys, 1);
+}
+
+IndexScanDesc
+wahook_begin_part(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id,
+				  const char *service, int64 first, int64 last)
+{
+	ScanKeyData keys[4];
+
+	init_keys(keys, inbox, id, BTEqualStrategyNumber, F_TEXTEQ, service);
+	ScanKeyInit(&keys[2], Anum_inbox_key_seq, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(first));
+	ScanKeyInit(&keys[3], Anum_inbox_key_seq, BTLessEqualStrategyNumber, F_INT8LE,
+				Int64GetDatum(last));
+	return wahook_begin_scan(inbox, snapshot, keys, lengthof(keys));
+}
+
 char *
 wahook_next_line(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id, const char *after)
 {

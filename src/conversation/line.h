@@ -20,6 +20,13 @@
 extern IndexScanDesc wahook_begin_line(wahook_RowReader *inbox, Snapshot snapshot,
 									   const pg_uuid_t *id, const char *service);
 
+/* The same of all lines of a conversation, and of a part of one: from one seq to another. */
+extern IndexScanDesc wahook_begin_lines(wahook_RowReader *inbox, Snapshot snapshot,
+										const pg_uuid_t *id);
+extern IndexScanDesc wahook_begin_part(wahook_RowReader *inbox, Snapshot snapshot,
+									   const pg_uuid_t *id, const char *service, int64 first,
+									   int64 last);
+
 /*
  * The first service after another one (null: of all) for which messages wait in the conversation,
  * palloc'd, or null. The first message of its line is left in the reader's slot.
