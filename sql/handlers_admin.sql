@@ -50,7 +50,7 @@ BEGIN
 		WHEN 'cursor' THEN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT 1';
 		WHEN 'prepare' THEN EXECUTE 'PREPARE p AS SELECT 1';
 		WHEN 'recurse' THEN PERFORM h_app.bottomless(1);
-		WHEN 'eat' THEN PERFORM repeat('x', 1024 * 1024 * 1023) || repeat('x', 1024 * 1024 * 1023);
+		WHEN 'eat' THEN PERFORM repeat('x', 1024 * 1024 * 1024 - 1);
 		WHEN 'job' THEN PERFORM public.process_dead_letter_queue(10); PERFORM pg_sleep(60);
 	END CASE;
 END

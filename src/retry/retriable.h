@@ -11,6 +11,17 @@
 #include "retry/dead_letter.h"
 
 /*
+ * In a statement where d is webhook_dlq: an entry that waits for a retry and that the dead letter
+ * job can't put back in a queue, because its message belongs to no conversation.
+ */
+#define WAHOOK_WAITS_DIRECTLY \
+	"d.conversation_id IS NULL AND d.resolution_status = 'pending' AND NOT EXISTS (" \
+	"SELECT FROM @extschema@.processed_webhook_messages m" \
+	" WHERE m.whatsapp_message_id = d.whatsapp_message_id AND (m.processed_at > d.updated_at" \
+	" OR m.processed_at IS NULL AND EXISTS (SELECT FROM @extschema@.webhook_conversations c" \
+	" WHERE c.id = m.conversation_id)))"
+
+/*
  * Records how the retry of an entry ended, and returns the entry, a webhook_dlq row, or 0 when it is
  * gone. failure: null for a success. The caller has row-locked the entry.
  */

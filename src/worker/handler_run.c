@@ -75,12 +75,7 @@ static wahook_Plan claim_plan =
 static wahook_Plan take_plan =
 	{"WITH due AS ("
 	 "SELECT d.id FROM @extschema@.webhook_dlq d"
-	 " WHERE d.service = $1 AND d.conversation_id IS NULL AND d.resolution_status = 'pending'"
-	 " AND d.next_retry_at <= $2 AND NOT EXISTS ("
-	 "SELECT FROM @extschema@.processed_webhook_messages m"
-	 " WHERE m.whatsapp_message_id = d.whatsapp_message_id AND (m.processed_at > d.updated_at"
-	 " OR m.processed_at IS NULL AND EXISTS (SELECT FROM @extschema@.webhook_conversations c"
-	 " WHERE c.id = m.conversation_id)))"
+	 " WHERE d.service = $1 AND d.next_retry_at <= $2 AND " WAHOOK_WAITS_DIRECTLY
 	 " ORDER BY d.next_retry_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
 	 " UPDATE @extschema@.webhook_dlq d SET resolution_status = 'retrying', next_retry_at = NULL,"
 	 " updated_at = $2, retry_lease_until = $3 FROM due WHERE d.id = due.id"

@@ -18,6 +18,9 @@
 
 /* While there is work that waits for a process to be started or to become free. */
 #define LOOK_AGAIN_US (USECS_PER_SEC)
+
+/* Idle processes see to all that comes; the worker only has to see that they are still there. */
+#define SEE_AGAIN_US (5 * USECS_PER_SEC)
 #define MAX_PAUSE_S 60
 
 static BackgroundWorkerHandle *starting = NULL;
@@ -117,6 +120,9 @@ handlers_turn(TimestampTz now, int heard)
 	if (wahook_handler_workers == 0)
 		return DT_NOEND;
 	check_start();
+	census = wahook_count_handlers();
+	if (census.idle > 0 && (heard & WAHOOK_WORK_CONFIG) == 0)
+		return now + SEE_AGAIN_US;
 	if (!wahook_in_transaction(look_around, &look))
 		return now + LOOK_AGAIN_US;
 	wahook_source_wants(&wahook_handlers_source,
@@ -125,7 +131,6 @@ handlers_turn(TimestampTz now, int heard)
 							: WAHOOK_WORK_CONFIG);
 	if (earliest(&look.work) > look.work.now)
 		return earliest(&look.work);
-	census = wahook_count_handlers();
 	if (census.idle == 0 && census.starting == 0 && census.all < wahook_handler_workers &&
 		no_room.until <= now && is_wanted(&look.work))
 		start_process(look.database);

@@ -12,6 +12,8 @@ SELECT to_char(hour, 'YYYY-MM-DD HH24:MI') AS hour, messages_processed, round(av
 \echo 'webhook_dlq_summary'
 SELECT resolution_status, count, max_retries_reached, round(avg_retry_count, 1) AS avg_retry_count
 	FROM webhook_dlq_summary;
+\echo 'webhook_circuits'
+SELECT key, state, failures, timeout_ms FROM webhook_circuits;
 \echo 'check_webhook_system_health(), which is right: many messages were made to fail'
 SELECT alert_type, severity, message FROM check_webhook_system_health();
 \echo 'get_webhook_performance_stats()'

@@ -312,4 +312,24 @@ $node->safe_psql('template1', 'DROP DATABASE other');
 pass('so does DROP DATABASE');
 
 $node->stop;
+
+# --- no process to be had
+
+my $full = PostgreSQL::Test::Cluster->new('full');
+$full->init;
+$full->append_conf('postgresql.conf', "shared_preload_libraries = 'wahook'\nmax_worker_processes = 2\nmax_logical_replication_workers = 0\n");
+$full->start;
+$full->safe_psql('postgres', q{
+CREATE EXTENSION wahook;
+CREATE FUNCTION handle(message jsonb) RETURNS void LANGUAGE sql AS '';
+UPDATE webhook_services SET handler = 'handle' WHERE name = 'default';
+INSERT INTO webhook_dlq (payload, error, next_retry_at) VALUES ('{}', 'by hand', now())});
+$node = $full;
+like(slurp_log('max_worker_processes'), qr/WARNING: .*handler process.*no background worker is free/, 'it is said');
+is(one(q{SELECT process_dead_letter_queue()->>'successful'}), 1, 'the job still runs handlers');
+$full->adjust_conf('postgresql.conf', 'max_worker_processes', '3');
+one(q{INSERT INTO webhook_dlq (payload, error, next_retry_at) VALUES ('{}', 'by hand', now())});
+$full->restart;
+await($full, q{SELECT count(*) = 2 FROM webhook_dlq WHERE resolution_status = 'resolved'}, 'with room for it a process does');
+$full->stop;
 done_testing();
