@@ -300,6 +300,17 @@ is((grep { !/^(# (HELP|TYPE) wahook_\w+ .+|wahook_\w+(\{(\w+="[^"]*",?)+\})? -?\
 
 is($function->stop('INT'), 0, 'the end');
 
+# --- Each call of the client
+
+my $calls = delivery(map { message("wamid.client.$_", '15550014', 'hello') } 1 .. 3);
+system('cp', Edge::root() . '/test/edge/client.ts', $function->{dir}) == 0 or die;
+my $answers = '';
+IPC::Run::run([ Edge::deno(), 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', "$function->{dir}/client.ts",
+	$function->{env}{DATABASE_URL}, $calls, sign($calls) ], '>', \$answers, '2>&1');
+is((() = $answers =~ /^ok /mg), 22, 'each call of the client');
+unlike($answers, qr/^(?!ok )/m, 'does what it says');
+is(sql(q{SELECT count(*) FROM work WHERE message_id = 'twice'}), '0', 'work on a message that was completed before is undone');
+
 # --- In Supabase's runtime, which lets the function live until its tasks are done
 
 $function = Edge->new(bot => 'bot.ts', preload => 'supabase.ts', %{ $function->{env} });
