@@ -121,6 +121,8 @@ start_libcurl(void)
 		return false;
 	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	/* A connection carries one request at a time, also in HTTP/2: what breaks it breaks no other. */
+	curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 	return true;
 }
 
