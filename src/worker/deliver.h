@@ -32,6 +32,7 @@ typedef struct wahook_Endpoint
 	int timeout_ms;
 	int concurrency;
 	bool strict_order;
+	int64 max_retry_delay_s;
 	int circuit_threshold;
 	int64 circuit_timeout_us;
 	char *bearer_token;            /* null: none */

@@ -42,7 +42,8 @@ static wahook_Plan endpoints_plan =
 	 " ORDER BY d.next_retry_at LIMIT 1),"
 	 " (SELECT d.next_retry_at FROM @extschema@.webhook_dlq d WHERE d.service = s.name"
 	 " AND d.conversation_id IS NULL AND d.resolution_status = 'pending'"
-	 " AND d.next_retry_at > now() ORDER BY d.next_retry_at LIMIT 1)"
+	 " AND d.next_retry_at > now() ORDER BY d.next_retry_at LIMIT 1),"
+	 " ceil(extract(epoch FROM s.retry_max_delay))::bigint"
 	 " FROM @extschema@.webhook_services s"
 	 " LEFT JOIN @extschema@.webhook_service_secrets x ON x.service = s.name"
 	 " WHERE s.kind = 'http' AND s.enabled",
@@ -129,6 +130,7 @@ read_endpoint(uint64 row, wahook_Endpoint *endpoint)
 	endpoint->waits_since = result_int64(row, 12, DT_NOEND);
 	endpoint->entry_due_at = result_int64(row, 13, DT_NOEND);
 	endpoint->next_entry_at = result_int64(row, 14, DT_NOEND);
+	endpoint->max_retry_delay_s = result_int64(row, 15, wahook_dlq_max_delay_s);
 }
 
 void

@@ -21,7 +21,6 @@
 #include "core/errors.h"
 #include "core/event.h"
 #include "core/plan.h"
-#include "core/settings.h"
 #include "core/uuid.h"
 #include "retry/circuit.h"
 #include "retry/retriable.h"
@@ -68,13 +67,15 @@ kept_body(const wahook_HttpAnswer *answer)
 
 /* An endpoint may ask for a pause, but not for one longer than any that the schedule has. */
 static int64
-retry_after_us(const wahook_HttpAnswer *answer)
+retry_after_us(const wahook_Delivery *delivery)
 {
+	const wahook_HttpAnswer *answer = delivery->answer;
 	int64 s;
 
 	if (answer == NULL || answer->retry_after[0] == '\0')
 		return -1;
-	s = wahook_retry_after_s(answer->retry_after, (int64) time(NULL), wahook_dlq_max_delay_s);
+	s = wahook_retry_after_s(answer->retry_after, (int64) time(NULL),
+							 delivery->endpoint.max_retry_delay_s);
 	return s < 0 ? -1 : s * USECS_PER_SEC;
 }
 
@@ -88,7 +89,7 @@ describe(const wahook_Delivery *delivery, const wahook_Judgement *judgement)
 								wahook_safe_text(error, strlen(error), sizeof(error))),
 							.error_stack = kept_body(delivery->answer),
 							.retryable = judgement->retryable,
-							.delay_us = retry_after_us(delivery->answer),
+							.delay_us = retry_after_us(delivery),
 							.started_at = delivery->started_at,
 							.is_attempt = true};
 }
