@@ -1,6 +1,6 @@
 /*
  * Feeds src/worker/address.c and src/worker/retry_after.c with mutations of what they read, always
- * the same.
+ * the same, and src/worker/judge.c with every status.
  *
  * Whatever the text: they end, a span that is complained of lies inside the text, a list that was
  * read admits the addresses it names, and a Retry-After is within its bounds. Run under the address
@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "worker/address.h"
+#include "worker/judge.h"
 #include "worker/retry_after.h"
 
 #define MAX_LENGTH 256
@@ -146,6 +147,53 @@ expect_wait(const char *value, int64_t seconds)
 	CHECK(wahook_retry_after_s(value, NOW, MAX_WAIT) == seconds);
 }
 
+static void
+expect_judgement(int from, int to, bool success, bool retryable, bool endpoint_works)
+{
+	for (int status = from; status <= to; status++)
+	{
+		wahook_HttpAnswer answer = {.outcome = WAHOOK_HTTP_ANSWERED, .status = status};
+		wahook_Judgement judgement = wahook_judge(&answer);
+		char text[64];
+
+		wahook_describe_failure(&answer, text, sizeof(text));
+		current = text;
+		CHECK(judgement.success == success);
+		CHECK(success || judgement.retryable == retryable);
+		CHECK(judgement.endpoint_works == endpoint_works);
+		/* Whatever the status, once the answer broke off there is none. */
+		answer.outcome = WAHOOK_HTTP_BROKEN;
+		judgement = wahook_judge(&answer);
+		CHECK(!judgement.success && judgement.retryable && !judgement.endpoint_works);
+	}
+}
+
+static void
+check_judgements(void)
+{
+	wahook_Judgement none = wahook_judge(NULL);
+
+	CHECK(!none.success && none.retryable && !none.endpoint_works);
+	expect_judgement(0, 199, false, false, false);
+	expect_judgement(200, 299, true, false, true);
+	expect_judgement(300, 399, false, false, false);
+	expect_judgement(400, 400, false, false, true);
+	expect_judgement(401, 401, false, false, false);
+	expect_judgement(402, 402, false, false, true);
+	expect_judgement(403, 405, false, false, false);
+	expect_judgement(406, 406, false, false, true);
+	expect_judgement(407, 407, false, false, false);
+	expect_judgement(408, 408, false, true, false);
+	expect_judgement(409, 409, false, false, true);
+	expect_judgement(410, 410, false, false, false);
+	expect_judgement(411, 424, false, false, true);
+	expect_judgement(425, 425, false, true, false);
+	expect_judgement(426, 428, false, false, true);
+	expect_judgement(429, 429, false, true, false);
+	expect_judgement(430, 499, false, false, true);
+	expect_judgement(500, 999, false, true, false);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -170,6 +218,7 @@ main(int argc, char **argv)
 	expect_wait("", -1);
 	expect_wait(NULL, -1);
 
+	check_judgements();
 	for (size_t i = 0; i < sizeof(seeds) / sizeof(seeds[0]); i++)
 		check_copy(seeds[i], strlen(seeds[i]));
 	for (unsigned long i = 0; i < inputs; i++)

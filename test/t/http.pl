@@ -71,7 +71,8 @@ sub settled
 my $secret = 'whsec_' . encode_base64('k' x 32, '');
 my $previous = 'whsec_' . encode_base64('p' x 24, '');
 service('signed', $tls->url('/ok'));
-sql("SET log_statement = none; INSERT INTO webhook_service_secrets VALUES ('signed', 'the-bearer-token', '$secret', '$previous')");
+sql("SET log_statement = none; SELECT set_webhook_service_secrets('signed', p_bearer_token => 'the-bearer-token', p_signing_secret => '$previous');
+	SELECT set_webhook_service_secrets('signed', p_bearer_token => 'the-bearer-token', p_signing_secret => '$secret')");
 my $correlation_id = '0191e000-0000-7000-8000-000000000001';
 sql(q{SELECT receive_webhook('} . delivery(message('wamid.signed', '4911', 'signed')) . qq{', NULL, '$correlation_id')});
 await_processed('wamid.signed');
@@ -175,12 +176,14 @@ my %retry_after = (
 	'much-later' => [ 429, 99999999, 7200 ],
 	'at-once' => [ 429, 0, 1 ],
 	'unclear' => [ 503, 'soon', 3600 ],
+	'later-than-most' => [ 503, 99999999, 30 ],
 	'past' => [ 503, 'Sun, 06 Nov 1994 08:49:37 GMT', 1 ],
 );
 for my $name (sort keys %retry_after)
 {
 	my ($code, $when) = @{ $retry_after{$name} };
-	service($name, $plain->url("/retry-after/$code/" . $when =~ s/ /%20/gr));
+	service($name, $plain->url("/retry-after/$code/" . $when =~ s/ /%20/gr),
+		q{timeout = '3min', circuit_threshold = 1000} . ($name eq 'later-than-most' ? q{, retry_max_delay = '30s'} : ''));
 	receive($name, $name);
 }
 for my $name (sort keys %retry_after)
@@ -265,6 +268,24 @@ $plain->set_switch('healing', 200);
 receive('healing', "healing-$_") for 2 .. 5;
 await_processed("healing-$_") for 2 .. 5;
 is(sql(q{SELECT state FROM webhook_circuits WHERE key = 'service:healing'}), 'closed', 'a circuit that is probed closes by itself');
+
+# A probe that fails opens it again, and costs one message an attempt.
+service('failing-probe', $plain->url('/switch/probe'), q{timeout = '3min', circuit_threshold = 1, circuit_timeout = '200 milliseconds'});
+$plain->set_switch('probe', 500);
+receive('failing-probe', "probe-$_") for 1 .. 3;
+await($node, q{SELECT count(*) = 3 FROM webhook_dlq WHERE service = 'failing-probe'}, 'a probe each');
+is(sql(q{SELECT state FROM webhook_circuits WHERE key = 'service:failing-probe'}), 'open', 'a probe that fails opens it again');
+$plain->set_switch('probe', 200);
+receive('failing-probe', 'probe-4');
+await_processed('probe-4');
+
+# What was erased while it waited is cleared away, and not sent.
+service('erased', $plain->url('/status/200'), q{timeout = '3min', circuit_threshold = 1});
+sql(q{SELECT record_circuit_failure('service:erased', 1, 3600000)});
+receive('erased', 'erased');
+sql(q{DELETE FROM processed_webhook_messages WHERE whatsapp_message_id = 'erased'; SELECT reset_circuit('service:erased')});
+await($node, q{SELECT NOT EXISTS (SELECT FROM webhook_inbox WHERE service = 'erased')}, 'erased');
+is(scalar($plain->requests('/status/200')), 0, 'a message that was erased is not sent');
 
 # What is said of the endpoint counts, what is said of the message does not.
 for my $case ([ 401, 'open' ], [ 404, 'open' ], [ 422, 'closed' ], [ 400, 'closed' ])
