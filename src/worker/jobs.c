@@ -76,6 +76,8 @@ look(void *arg)
 		Datum next = wahook_result(i, 2, &isnull);
 
 		job->next_at = isnull ? DT_NOEND : DatumGetTimestampTz(next);
+		if (isnull)
+			job->runs_at_once = false; /* there is nothing to do */
 	}
 }
 

@@ -55,6 +55,8 @@ leave_place(int code, Datum arg)
 {
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	*own_place() = (wahook_LauncherPlace){0};
+	if (OidIsValid(only))
+		wahook_free_slot(shared, own_slot);
 	LWLockRelease(&shared->lock);
 }
 
