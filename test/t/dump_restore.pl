@@ -52,6 +52,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_quarantine (content_hash, reason, body, correlation_id) VALUES ('2', 'not JSON', 'x', gen_random_uuid());
 	INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT conversation_id, enqueued_at FROM webhook_inbox;
 	INSERT INTO webhook_job_runs (job, last_started_at, duration_ms, succeeded) VALUES ('mine', now(), 1, true);
+	INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT conversation_id, enqueued_at FROM webhook_inbox;
+	SELECT run_webhook_job('session-cleanup');
 	SELECT check_rate_limit('1', 'x')});
 
 my @tables = split /\n/, $node->safe_psql('postgres', q{
