@@ -16,7 +16,7 @@ DECLARE
 BEGIN
 	IF v_roles IS NOT NULL THEN
 		RAISE WARNING 'levels have to be granted again'
-			USING DETAIL = format('These roles had the level service: %s.', v_roles),
+			USING ERRCODE = '01000', DETAIL = format('These roles had the level service: %s.', v_roles),
 				HINT = 'Call wahook_grant() for each, best in the transaction of the upgrade: without it they see no rows.';
 	END IF;
 END
