@@ -226,7 +226,7 @@ complete_found(Completion *completion, const wahook_Conversation *conversation, 
 		else if (stop)
 			break;
 	}
-	index_endscan(scan);
+	wahook_end_scan(inbox, scan);
 }
 
 /*

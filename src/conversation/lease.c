@@ -104,7 +104,7 @@ wahook_end_leases(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t 
 			!is_of_others(&lease, ids, n))
 			(void) wahook_delete_row(leases);
 	}
-	index_endscan(scan);
+	wahook_end_scan(&leases->rows, scan);
 	PopActiveSnapshot();
 }
 
@@ -178,7 +178,7 @@ wahook_visit_leases(wahook_Table *leases, TimestampTz from, TimestampTz to,
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(own);
 	}
-	index_endscan(scan);
+	wahook_end_scan(&leases->rows, scan);
 	PopActiveSnapshot();
 	MemoryContextDelete(own);
 	return first;

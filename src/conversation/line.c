@@ -74,7 +74,7 @@ wahook_next_line(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id
 	scan = wahook_begin_scan(inbox, snapshot, keys, after ? 2 : 1);
 	if (wahook_next_row(inbox, scan))
 		service = TextDatumGetCString(slot_getattr(inbox->slot, Anum_inbox_service, &isnull));
-	index_endscan(scan);
+	wahook_end_scan(inbox, scan);
 	return service;
 }
 
@@ -103,8 +103,8 @@ wahook_line_due_at(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *
 	if (due_at == first)
 		return first;
 	scan = wahook_begin_line(inbox, snapshot, id, service);
-	if (index_getnext_slot(scan, BackwardScanDirection, inbox->slot))
+	if (wahook_next_row_to(inbox, scan, BackwardScanDirection))
 		due_at = Max(due_at, wahook_queued_for(inbox->slot, debounce_us));
-	index_endscan(scan);
+	wahook_end_scan(inbox, scan);
 	return Min(due_at, first + config->debounce_max_us);
 }

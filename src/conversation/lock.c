@@ -234,7 +234,7 @@ write_lock(wahook_Store *store, const pg_uuid_t *lock_id, int64 token, Timestamp
 	SET(Anum_conversation_last_activity_at, TimestampTzGetDatum(now), false);
 	SET(Anum_conversation_updated_at, TimestampTzGetDatum(now), false);
 #undef SET
-	if (!wahook_update_row(&store->conversations, values, nulls, replace))
+	if (!wahook_update_locked_row(&store->conversations, values, nulls, replace))
 		elog(ERROR, "conversation was changed although it is locked");
 }
 
@@ -260,7 +260,7 @@ wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service, Timestam
 	scan = wahook_begin_scan(&queue->rows, GetActiveSnapshot(), keys, lengthof(keys));
 	while (wahook_next_row(&queue->rows, scan))
 		(void) wahook_delete_row(queue);
-	index_endscan(scan);
+	wahook_end_scan(&queue->rows, scan);
 	PopActiveSnapshot();
 }
 
@@ -433,7 +433,7 @@ wahook_renew_conversation_lock(PG_FUNCTION_ARGS)
 														 [Anum_conversation_last_activity_at - 1] =
 															 true};
 
-		if (!wahook_update_row(&conversations, values, nulls, replace))
+		if (!wahook_update_locked_row(&conversations, values, nulls, replace))
 			elog(ERROR, "conversation was changed although it is locked");
 	}
 	wahook_close_table(&conversations);

@@ -75,7 +75,7 @@ find_message(wahook_Claim *claim, Snapshot snapshot, wahook_Message *message)
 				slot_getattr(waiting, Anum_inbox_message_id, &isnull));
 	scan = wahook_begin_scan(&claim->messages, snapshot, &key, 1);
 	found = wahook_next_row(&claim->messages, scan);
-	index_endscan(scan);
+	wahook_end_scan(&claim->messages, scan);
 	if (!found)
 		return false;
 
@@ -132,7 +132,7 @@ is_quiet(wahook_Claim *claim, const pg_uuid_t *id, const char *service)
 	IndexScanDesc scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
 	bool found = wahook_next_row(inbox, scan);
 
-	index_endscan(scan);
+	wahook_end_scan(inbox, scan);
 	return found && wahook_line_due_at(inbox, GetActiveSnapshot(), id, service) <= claim->now;
 }
 
@@ -158,7 +158,7 @@ take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Bat
 				break;
 			take_message(claim, batch, wahook_queued_for(inbox->slot, debounce_us));
 		}
-		index_endscan(scan);
+		wahook_end_scan(inbox, scan);
 	}
 	PopActiveSnapshot();
 }

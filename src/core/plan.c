@@ -9,8 +9,10 @@
 
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -43,12 +45,47 @@ wahook_end(void)
 	SPI_finish();
 }
 
+/* Relations that were looked up by name, each where the hash of its name leads to. */
+typedef struct Known
+{
+	Oid relid; /* invalid: there is none */
+	Oid schema;
+	char name[NAMEDATALEN];
+} Known;
+
+#define MAX_KNOWN 64
+
+static Known known[MAX_KNOWN];
+
+/* Some relation was changed, perhaps its name. */
+static void
+forget_relations(Datum arg, Oid relid)
+{
+	memset(known, 0, sizeof(known));
+}
+
 /* The oid of a relation of the extension. */
 Oid
 wahook_relation(const char *name)
 {
-	Oid relid = get_relname_relid(name, extension_schema);
+	static bool registered = false;
+	int len = (int) strlen(name);
+	Known *place = &known[hash_bytes((const unsigned char *) name, len) % MAX_KNOWN];
+	Oid relid;
 
+	if (OidIsValid(place->relid) && place->schema == extension_schema &&
+		strcmp(place->name, name) == 0)
+		return place->relid;
+	if (!registered)
+		CacheRegisterRelcacheCallback(forget_relations, (Datum) 0);
+	registered = true;
+	relid = get_relname_relid(name, extension_schema);
+	if (OidIsValid(relid) && len < NAMEDATALEN)
+	{
+		place->relid = relid;
+		place->schema = extension_schema;
+		strlcpy(place->name, name, NAMEDATALEN);
+	}
 	if (!OidIsValid(relid))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 						errmsg("relation \"%s\" of extension wahook does not exist", name),

@@ -27,14 +27,69 @@ wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index,
 	reader->heap = table_open(wahook_relation(table), lockmode);
 	reader->index = index_open(wahook_relation(index), lockmode);
 	reader->slot = table_slot_create(reader->heap, NULL);
+	reader->spare = NULL;
+	reader->context = CurrentMemoryContext;
 }
 
 void
 wahook_close_rows(wahook_RowReader *reader)
 {
+	if (reader->spare != NULL)
+		index_endscan(reader->spare);
 	ExecDropSingleTupleTableSlot(reader->slot);
 	index_close(reader->index, NoLock);
 	table_close(reader->heap, NoLock);
+}
+
+/* A scan takes more memory than a small block has, and most find one row: one serves for many. */
+IndexScanDesc
+wahook_begin_scan(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys)
+{
+	MemoryContext caller = MemoryContextSwitchTo(reader->context);
+	IndexScanDesc scan = reader->spare;
+
+	reader->spare = NULL;
+	if (scan != NULL && scan->numberOfKeys == nkeys)
+		scan->xs_snapshot = snapshot;
+	else
+	{
+		if (scan != NULL)
+			index_endscan(scan);
+		scan = wahook_index_beginscan(reader->heap, reader->index, snapshot, nkeys);
+	}
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	MemoryContextSwitchTo(caller);
+	return scan;
+}
+
+/* What a scan takes note of on its way must live as long as it. */
+bool
+wahook_next_row_to(wahook_RowReader *reader, IndexScanDesc scan, ScanDirection direction)
+{
+	MemoryContext caller = MemoryContextSwitchTo(reader->context);
+	bool found = index_getnext_slot(scan, direction, reader->slot);
+
+	MemoryContextSwitchTo(caller);
+	return found;
+}
+
+bool
+wahook_next_row(wahook_RowReader *reader, IndexScanDesc scan)
+{
+	return wahook_next_row_to(reader, scan, ForwardScanDirection);
+}
+
+/* Whatever page the scan is on is let go; the slot keeps its own pin on its row's page. */
+void
+wahook_end_scan(wahook_RowReader *reader, IndexScanDesc scan)
+{
+	if (reader->spare != NULL)
+		index_endscan(scan);
+	else
+	{
+		index_rescan(scan, NULL, scan->numberOfKeys, NULL, 0);
+		reader->spare = scan;
+	}
 }
 
 /*
@@ -53,9 +108,8 @@ look_once(wahook_RowReader *reader, ScanKey keys, int nkeys, SnapshotData *dirty
 	*state = WAHOOK_ROW_NONE;
 	InitDirtySnapshot(*dirty);
 	ExecClearTuple(reader->slot);
-	scan = wahook_index_beginscan(reader->heap, reader->index, dirty, nkeys);
-	index_rescan(scan, keys, nkeys, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, reader->slot))
+	scan = wahook_begin_scan(reader, dirty, keys, nkeys);
+	while (wahook_next_row(reader, scan))
 	{
 		if (TransactionIdIsValid(dirty->xmin))
 		{
@@ -71,8 +125,7 @@ look_once(wahook_RowReader *reader, ScanKey keys, int nkeys, SnapshotData *dirty
 		*state = TransactionIdIsValid(dirty->xmax) ? WAHOOK_ROW_CHANGING : WAHOOK_ROW_STEADY;
 		break;
 	}
-	/* The slot keeps its own pin on the row's page. */
-	index_endscan(scan);
+	wahook_end_scan(reader, scan);
 	if (!on_trial && *state == WAHOOK_ROW_ARRIVING)
 		ExecForceStoreHeapTuple(arriving, reader->slot, true);
 	return !on_trial;

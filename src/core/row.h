@@ -7,10 +7,12 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/skey.h"
 #include "executor/tuptable.h"
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
+#include "utils/snapshot.h"
 
 #include "core/compat.h"
 
@@ -27,6 +29,8 @@ typedef struct wahook_RowReader
 	Relation heap;
 	Relation index;
 	TupleTableSlot *slot;
+	IndexScanDesc spare; /* a scan that has ended, for the next one; null: none */
+	MemoryContext context;
 } wahook_RowReader;
 
 extern void wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index,
@@ -38,6 +42,14 @@ extern bool wahook_fetch_row(wahook_RowReader *reader, const ItemPointerData *ti
 extern bool wahook_try_lock_row(wahook_RowReader *reader);
 extern bool wahook_try_lock_row_to_delete(wahook_RowReader *reader);
 extern void wahook_close_rows(wahook_RowReader *reader);
+
+/* Between these, wahook_next_row() puts the rows that match into the slot, one after the other. */
+extern IndexScanDesc wahook_begin_scan(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys,
+									   int nkeys);
+extern bool wahook_next_row(wahook_RowReader *reader, IndexScanDesc scan);
+extern bool wahook_next_row_to(wahook_RowReader *reader, IndexScanDesc scan,
+							   ScanDirection direction);
+extern void wahook_end_scan(wahook_RowReader *reader, IndexScanDesc scan);
 
 /* Error 55P03: another transaction is changing this thing, "conversation ..." for one. */
 pg_noreturn extern void wahook_raise_busy(const char *what, const char *which);

@@ -146,21 +146,6 @@ wahook_close_table(wahook_Table *table)
 	CommandCounterIncrement();
 }
 
-IndexScanDesc
-wahook_begin_scan(wahook_RowReader *rows, Snapshot snapshot, ScanKey keys, int nkeys)
-{
-	IndexScanDesc scan = wahook_index_beginscan(rows->heap, rows->index, snapshot, nkeys);
-
-	index_rescan(scan, keys, nkeys, NULL, 0);
-	return scan;
-}
-
-bool
-wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan)
-{
-	return index_getnext_slot(scan, ForwardScanDirection, rows->slot);
-}
-
 /*
  * Before a call into the executor. What it keeps between rows, the triggers' functions among it,
  * must live as long as its state, whatever context the caller works in. Returns that context.
@@ -315,37 +300,39 @@ update_locked(wahook_Table *table)
 	return true;
 }
 
-/*
- * The row is locked first, so that the update finds nobody to wait for. An update that is told not
- * to wait would not do: heapam.c asserts that there is none.
- */
-static bool
-lock_and_update(wahook_Table *table)
-{
-	if (!wahook_try_lock_row(&table->rows))
-		return false;
-	if (!table->update_by_executor)
-		return update_locked(table);
-	open_indexes(table);
-	ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
-							 table->new_row);
-	return true;
-}
-
 bool
-wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace)
+wahook_update_locked_row(wahook_Table *table, const Datum *values, const bool *nulls,
+						 const bool *replace)
 {
 	MemoryContext caller = enter_executor(table);
 	HeapTuple old = ExecFetchSlotHeapTuple(table->rows.slot, false, NULL);
 	HeapTuple tuple =
 		heap_modify_tuple(old, RelationGetDescr(table->rows.heap), unconstify(Datum *, values),
 						  unconstify(bool *, nulls), unconstify(bool *, replace));
-	bool updated;
+	bool updated = true;
 
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
-	updated = lock_and_update(table);
+	if (!table->update_by_executor)
+		updated = update_locked(table);
+	else
+	{
+		open_indexes(table);
+		ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
+								 table->new_row);
+	}
 	leave_executor(table, caller);
 	return updated;
+}
+
+/*
+ * The row is locked first, so that the update finds nobody to wait for. An update that is told not
+ * to wait would not do: heapam.c asserts that there is none.
+ */
+bool
+wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace)
+{
+	return wahook_try_lock_row(&table->rows) &&
+		   wahook_update_locked_row(table, values, nulls, replace);
 }
 
 Datum

@@ -39,10 +39,6 @@ extern void wahook_open_table_beside(wahook_Table *table, const wahook_Table *ot
 									 const char *name, const char *index);
 extern void wahook_close_table(wahook_Table *table);
 
-extern IndexScanDesc wahook_begin_scan(wahook_RowReader *rows, Snapshot snapshot, ScanKey keys,
-									   int nkeys);
-extern bool wahook_next_row(wahook_RowReader *rows, IndexScanDesc scan);
-
 /* The first n columns are given; others, which users or later versions added, have their defaults. */
 extern void wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, int n);
 
@@ -61,6 +57,10 @@ extern void wahook_open_table_for_new_rows(wahook_Table *table, const char *name
  */
 extern bool wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls,
 							  const bool *replace);
+
+/* The same, where the caller has row-locked it. */
+extern bool wahook_update_locked_row(wahook_Table *table, const Datum *values, const bool *nulls,
+									 const bool *replace);
 
 /* The next value of the table's sequence. */
 extern Datum wahook_next_value(wahook_Table *table);

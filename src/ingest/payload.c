@@ -195,7 +195,7 @@ wahook_build_payload(const char *key, wahook_Span value, ...)
 			value = va_arg(args, wahook_Span);
 	}
 	va_end(args);
-	wahook_begin_jsonb(&json, (int) Min(2 * size + 256, MaxAllocSize - VARHDRSZ));
+	wahook_begin_jsonb(&json, (int) Min(size + 256, MaxAllocSize - VARHDRSZ));
 	(void) wahook_append_object(&json, members, n, write_text);
 	return JsonbPGetDatum(wahook_end_jsonb(&json));
 }
