@@ -226,6 +226,20 @@ is(sql(q{SELECT count(DISTINCT lock_token) FROM webhook_delivery_attempts WHERE 
 	'under one lock');
 settled('nothing is left of the burst');
 
+# In strict order, what failed holds back what came after it.
+service('strict', $plain->url('/switch/strict'), q{timeout = '3min', circuit_threshold = 1000, strict_order = true});
+$plain->set_switch('strict', 503);
+sql(q{SELECT receive_webhook('} . delivery(map { message($_, '4921', 'strict') } qw(strict-1 strict-2 strict-3)) . q{')});
+await($node, q{SELECT count(*) = 3 FROM webhook_dlq WHERE service = 'strict' AND resolution_status = 'pending'}, 'all failed');
+sql(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE service = 'strict'});
+await($node, q{SELECT retry_count = 1 FROM webhook_dlq WHERE whatsapp_message_id = 'strict-1'}, 'the first failed again');
+is(sql(q{SELECT count(*) FROM webhook_dlq WHERE service = 'strict' AND retry_count > 0}), 1, 'the others were not tried');
+$plain->set_switch('strict', 200);
+sql(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE whatsapp_message_id = 'strict-1'});
+await_entry("strict-$_", 'resolved') for 1 .. 3;
+is(join(' ', map { $_->{whatsapp_message_id} } map { @{ decode_json($_->{body})->{messages} } } $plain->requests('/switch/strict')),
+	'strict-1 strict-2 strict-3 strict-1 strict-1 strict-2 strict-3', 'in strict order');
+
 # --- dead letters that belong to no conversation
 
 service('direct', $tls->url('/switch/direct'));
