@@ -50,15 +50,21 @@ sub start
 		[ $deno, 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', '--frozen', @{ $self->{options} },
 			"$self->{dir}/index.ts" ],
 		'<', '/dev/null', '>>', $self->{log}, '2>>', $self->{log});
-	my $listening = ++$self->{starts};
+	$self->await_event('LISTENING', ++$self->{starts});
+	return $self;
+}
+
+# Until an event has been logged so many times.
+sub await_event
+{
+	my ($self, $event, $times) = @_;
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-	until ((() = slurp_file($self->{log}) =~ /"event":"LISTENING"/g) == $listening)
+	until ((() = slurp_file($self->{log}) =~ /"event":"$event"/g) >= $times)
 	{
-		BAIL_OUT("the function does not start:\n" . slurp_file($self->{log}))
-			if time > $deadline || !$self->{run}->pumpable;
+		BAIL_OUT("no $event from the function:\n" . slurp_file($self->{log})) if time > $deadline || !$self->{run}->pumpable;
 		usleep 20_000;
 	}
-	return $self;
+	return;
 }
 
 # Sends a signal and waits for the end; the exit code, or what killed it.

@@ -311,11 +311,25 @@ is((() = $answers =~ /^ok /mg), 22, 'each call of the client');
 unlike($answers, qr/^(?!ok )/m, 'does what it says');
 is(sql(q{SELECT count(*) FROM work WHERE message_id = 'twice'}), '0', 'work on a message that was completed before is undone');
 
+# --- With the extension in a schema that has to be quoted, and is not in the search_path
+
+$node->safe_psql('postgres', 'CREATE DATABASE elsewhere');
+$node->safe_psql('elsewhere', q{CREATE SCHEMA "Web hook"; CREATE EXTENSION wahook SCHEMA "Web hook";
+	SELECT "Web hook".wahook_grant('bot', 'service');
+	CREATE TABLE work (message_id text, conversation_id uuid, lock_token bigint, flag boolean, body text); GRANT INSERT ON work TO bot});
+my $elsewhere = Edge->new(bot => 'bot.ts', %{ $function->{env} }, WAHOOK_SCHEMA => 'Web hook',
+	DATABASE_URL => 'postgres://bot@127.0.0.1:' . $node->port . '/elsewhere');
+is($elsewhere->post_signed($secret, delivery(message('wamid.else', '15550015', 'flag enhanced_processing')))->{status}, 200,
+	'in another schema');
+is($elsewhere->get($_)->{status}, 200, $_) for qw(/health /metrics);
+is($elsewhere->stop('TERM'), 0, 'ends when what it began is done');
+is($node->safe_psql('elsewhere', 'SELECT flag FROM work'), 'f', 'processed, the flag asked for');
+
 # --- In Supabase's runtime, which lets the function live until its tasks are done
 
 $function = Edge->new(bot => 'bot.ts', preload => 'supabase.ts', %{ $function->{env} });
 send_text('wamid.task', '15550013', 'succeed');
-await($node, q{SELECT EXISTS (SELECT FROM work WHERE message_id = 'wamid.task')}, 'processed');
+$function->await_event('TASK_DONE', 1);
 $function->stop('KILL');
 is_deeply([ map { $_->{event} } $function->log_lines ], [ qw(LISTENING WEBHOOK_RECEIVED MESSAGE_PROCESSED TASK_DONE) ],
 	'by a task that the runtime was told of');
