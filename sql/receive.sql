@@ -269,3 +269,6 @@ SELECT count(*) AS elements, count(*) FILTER (WHERE payload -> 'message' -> 'of'
 SELECT jsonb_array_length(messages) AS messages, bool_and(message -> 'message' = payload -> 'message') AS same, complete_webhook_messages(c.conversation_id, lock_id) AS completed
 	FROM claim_conversations() c, jsonb_array_elements(messages) message JOIN processed_webhook_messages ON whatsapp_message_id = message ->> 'whatsapp_message_id'
 	GROUP BY 1, c.conversation_id, lock_id;
+
+-- Where a message would go, and what is on for its sender, is for clients to ask.
+SELECT route_webhook_message('{"type": "text", "text": {"body": "menu"}}'), webhook_feature_enabled('enhanced_processing', '15550061');
