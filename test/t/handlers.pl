@@ -91,7 +91,7 @@ stubborn(PG_FUNCTION_ARGS)
 	}
 }
 });
-chomp(my $includes = qx($ENV{PG_CONFIG} --includedir-server));
+chomp(my $includes = qx("\${PG_CONFIG:-pg_config}" --includedir-server));
 system_or_bail('gcc', '-shared', '-fPIC', "-I$includes", '-o', "$dir/stubborn.so", "$dir/stubborn.c");
 $node->safe_psql('postgres', "CREATE FUNCTION app.stubborn() RETURNS void AS '$dir/stubborn' LANGUAGE C");
 
