@@ -93,9 +93,8 @@ parse_scalar(wahook_Span scalar)
 	return parse(scalar, 1, &reason);
 }
 
-/* The text of a string, palloc'd; null for anything else. */
-static char *
-string_text(wahook_Span value)
+char *
+wahook_value_string(wahook_Span value)
 {
 	if (value.len == 0 || value.start[0] != '"')
 		return NULL;
@@ -107,13 +106,13 @@ string_text(wahook_Span value)
 char *
 wahook_json_string(wahook_Span object, const char *key)
 {
-	return string_text(wahook_member(object, key));
+	return wahook_value_string(wahook_member(object, key));
 }
 
 char *
 wahook_value_text(wahook_Span value, size_t max_length)
 {
-	char *text = string_text(value);
+	char *text = wahook_value_string(value);
 	json_t *number;
 
 	if (text != NULL)
@@ -140,7 +139,7 @@ wahook_json_text(wahook_Span object, const char *key, size_t max_length)
 char *
 wahook_scalar_text(wahook_Span span)
 {
-	char *text = string_text(span);
+	char *text = wahook_value_string(span);
 
 	if (text == NULL && span.len > 0 && strchr("-0123456789", span.start[0]) != NULL)
 		text = wahook_span_text(span);

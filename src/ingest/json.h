@@ -15,7 +15,10 @@ extern void wahook_json_end(void);
 /* Null, or why the span is not valid JSON or jsonb could not hold it. */
 extern const char *wahook_check_json(wahook_Span span, int max_depth);
 
-/* The text of a member that is a string, palloc'd; null where it is none. */
+/* The text of a string, palloc'd; null for anything else. */
+extern char *wahook_value_string(wahook_Span value);
+
+/* The same of a member. */
 extern char *wahook_json_string(wahook_Span object, const char *key);
 
 /* A value's text, palloc'd: of a string that is not empty, or a whole number's digits. */

@@ -55,18 +55,26 @@ text_of(wahook_Span object, const char *key)
 	return wahook_json_text(object, key, WAHOOK_MAX_IDENTITY_LENGTH);
 }
 
+/* Of the first value that has one. */
+static char *
+first_value_text(const wahook_Span *values, int n)
+{
+	char *text = NULL;
+
+	for (int i = 0; i < n && text == NULL; i++)
+		text = wahook_value_text(values[i], WAHOOK_MAX_IDENTITY_LENGTH);
+	return text;
+}
+
 /* Of the first of up to MAX_KEYS members that has one. */
 static char *
 first_text(wahook_Span object, const char *const *keys, int n)
 {
 	wahook_Span values[MAX_KEYS];
-	char *text = NULL;
 
 	Assert(n <= MAX_KEYS);
 	wahook_find_members(object, keys, values, n);
-	for (int i = 0; i < n && text == NULL; i++)
-		text = wahook_value_text(values[i], WAHOOK_MAX_IDENTITY_LENGTH);
-	return text;
+	return first_value_text(values, n);
 }
 
 char *
@@ -107,13 +115,34 @@ read_timestamp(wahook_Span object)
 	return (value - epoch_s) * USECS_PER_SEC;
 }
 
-static void
-read_sender(Context *context, wahook_Update *update, wahook_Span message)
+/* The members of a message that are read. Several may hold the sender's user id. */
+typedef enum MessagePart
 {
-	static const char *const user_id_keys[] = {"from_user_id", "user_id", "from_bsuid",
-											   "business_scoped_user_id"};
-	char *from = wahook_normalize_identity(text_of(message, "from"));
-	char *user_id = first_text(message, user_id_keys, lengthof(user_id_keys));
+	PART_ID,
+	PART_TYPE,
+	PART_SYSTEM,
+	PART_FROM,
+	PART_USER_ID,
+	PARTS = PART_USER_ID + MAX_KEYS
+} MessagePart;
+
+static void
+find_parts(wahook_Span message, wahook_Span parts[PARTS])
+{
+	static const char *const keys[PARTS] = {"id",           "type",
+											"system",       "from",
+											"from_user_id", "user_id",
+											"from_bsuid",   "business_scoped_user_id"};
+
+	wahook_find_members(message, keys, parts, PARTS);
+}
+
+static void
+read_sender(Context *context, wahook_Update *update, const wahook_Span parts[PARTS])
+{
+	char *from =
+		wahook_normalize_identity(wahook_value_text(parts[PART_FROM], WAHOOK_MAX_IDENTITY_LENGTH));
+	char *user_id = first_value_text(&parts[PART_USER_ID], MAX_KEYS);
 	const wahook_Contact *contact;
 
 	if (from && !(from[0] >= '0' && from[0] <= '9') && user_id == NULL)
@@ -158,9 +187,9 @@ read_change_of_identity(wahook_Update *update, wahook_Span system)
 }
 
 static const char *
-message_kind(const wahook_Change *change, wahook_Span message)
+message_kind(const wahook_Change *change, wahook_Span message, const wahook_Span parts[PARTS])
 {
-	const char *type = wahook_json_string(message, "type");
+	const char *type = wahook_value_string(parts[PART_TYPE]);
 	const char *kind;
 
 	if (type == NULL || type[0] == '\0')
@@ -183,9 +212,12 @@ message_kind(const wahook_Change *change, wahook_Span message)
 static void
 read_message(Context *context, wahook_Span message)
 {
-	char *id = wahook_json_text(message, "id", WAHOOK_MAX_MESSAGE_ID_LENGTH);
+	wahook_Span parts[PARTS];
 	wahook_Update *update;
+	char *id;
 
+	find_parts(message, parts);
+	id = wahook_value_text(parts[PART_ID], WAHOOK_MAX_MESSAGE_ID_LENGTH);
 	if (id == NULL)
 	{
 		wahook_add_unreadable(context->delivery, context->change, message,
@@ -194,9 +226,9 @@ read_message(Context *context, wahook_Span message)
 	}
 	update = wahook_add_update(context->delivery, WAHOOK_MESSAGE, context->change, message);
 	update->id = id;
-	update->kind = message_kind(context->change, message);
-	read_sender(context, update, message);
-	read_change_of_identity(update, wahook_member(message, "system"));
+	update->kind = message_kind(context->change, message, parts);
+	read_sender(context, update, parts);
+	read_change_of_identity(update, parts[PART_SYSTEM]);
 	if (update->phone == NULL && update->user_id == NULL)
 	{
 		update->class = WAHOOK_UNREADABLE;
@@ -282,11 +314,13 @@ wahook_read_lone_message(wahook_Update *update, wahook_Span message, int max_dep
 {
 	wahook_Change change = {0};
 	Context context = {.change = &change};
+	wahook_Span parts[PARTS];
 
 	if (check_object(message, max_depth, "not an object") != NULL)
 		return;
-	read_sender(&context, update, message);
-	update->kind = message_kind(&change, message);
+	find_parts(message, parts);
+	read_sender(&context, update, parts);
+	update->kind = message_kind(&change, message, parts);
 }
 
 /* Checks each element of an array on its own, so that one that can't be read costs no other. */
