@@ -63,10 +63,10 @@ BEGIN
 	END IF;
 END
 $$;
-INSERT INTO webhook_services (name, handler, run_as, circuit_threshold) VALUES ('text', 'demo.answer_text', 'demo_client', 100);
+INSERT INTO webhook_services (name, handler, run_as, circuit_threshold, timeout) VALUES ('text', 'demo.answer_text', 'demo_client', 100, '3 s');
 
 -- Media: an endpoint. Whatever else there is: clients that claim it.
-INSERT INTO webhook_services (name, url, allow_http, circuit_timeout) VALUES ('media', :'url', true, '1 s');
+INSERT INTO webhook_services (name, url, allow_http, circuit_timeout, timeout) VALUES ('media', :'url', true, '1 s', '3 s');
 DO $$
 BEGIN
 	PERFORM add_webhook_route(kind, 'text', 'type', kind, 1) FROM unnest('{text,interactive,button}'::text[]) kind;

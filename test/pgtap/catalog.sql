@@ -140,6 +140,14 @@ SELECT collect_tap(lives_ok(format('SELECT wahook_grant(oid, %L), wahook_grant(o
 	is_empty('SELECT * FROM privileges', 'nothing is left'))
 FROM unnest('{service,monitor,admin,personal_data}'::text[]) kept, unnest('{service,monitor,admin,personal_data}'::text[]) lost
 WHERE kept <> lost;
+
+-- After an update, everybody is granted again what they have.
+SELECT wahook_grant(oid, 'service'), wahook_grant(oid, 'personal_data') FROM the_role;
+SELECT format('REVOKE ALL ON FUNCTION receive_webhook FROM %s', oid::regrole),
+	format('REVOKE DELETE ON webhook_dlq FROM %s', oid::regrole) FROM the_role \gexec
+SELECT lives_ok($$ SELECT wahook_grant(r.oid, level) FROM pg_roles r, webhook_levels_of(r.oid) AS level $$, 'grant again');
+SELECT set_eq('SELECT * FROM privileges', $$ SELECT kind, object_name, privilege FROM expected WHERE level IN ('service', 'personal_data') $$,
+	'nothing is missing');
 SELECT throws_ok($$ SELECT wahook_grant('pg_monitor', 'root') $$, '22023');
 SELECT throws_ok($$ SELECT wahook_grant(NULL, 'service') $$, '42704');
 SELECT throws_ok($$ SELECT wahook_grant(0::oid, 'service') $$, '42704');

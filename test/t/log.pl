@@ -71,6 +71,7 @@ for my $line (grep { /"event"/ } split /\n/, $log)
 my @names = qw(WEBHOOK_DUPLICATE_DETECTED WEBHOOK_ADDED_TO_DLQ DLQ_MESSAGE_ABANDONED CONVERSATION_LOCK_ACQUIRED
 	DLQ_PROCESSOR_STARTED DLQ_PROCESSOR_COMPLETED SESSION_CLEANUP_STARTED SESSION_CLEANUP_COMPLETED);
 is(join(' ', grep { !$events{$_} } @names), '', 'the events are there');
+is($events{$_}{conversation_id}, $conversation, "$_ names its conversation") for qw(WEBHOOK_ADDED_TO_DLQ DLQ_MESSAGE_ABANDONED);
 ok($events{$_}{correlation_id}, "$_ has its correlation id")
 	for qw(WEBHOOK_DUPLICATE_DETECTED WEBHOOK_ADDED_TO_DLQ DLQ_MESSAGE_ABANDONED);
 
