@@ -143,8 +143,9 @@ SELECT is(pg_temp.seen('t_stray', 'wa_dead_letter_queue'), 0::bigint, 'nor a vie
 SELECT is_empty($$ SELECT object_name, result FROM webhook_privileges(), pg_temp.tried('t_stray', format('INSERT INTO %I DEFAULT VALUES', object_name)) result
 	WHERE kind = 'table' AND result NOT LIKE '42501 %' $$,
 	'and it inserts none');
+-- Or more: the worker that start_webhook_worker() has started meanwhile writes what its jobs did.
 SELECT is_empty($$ SELECT a.role, object_name, rows, pg_temp.seen(a.role, object_name) AS seen
-	FROM counts JOIN allowed a USING (object_name) WHERE 'SELECT' = ANY (privileges) AND pg_temp.seen(a.role, object_name) IS DISTINCT FROM rows $$,
+	FROM counts JOIN allowed a USING (object_name) WHERE 'SELECT' = ANY (privileges) AND (pg_temp.seen(a.role, object_name) >= rows) IS NOT TRUE $$,
 	'a level sees all rows of what it may see');
 
 -- Personal data in views.
