@@ -18,9 +18,10 @@ BEGIN
 	END IF;
 	v_source := @extschema@.webhook_import_source(p_schema, 'wa_dead_letter_queue', '{}');
 	IF v_source.query IS NOT NULL THEN
-		v_queries := v_queries || format('SELECT id, message_id, coalesce(from_number, ''''), payload, error_message, error_stack,'
-			' NULL::uuid, coalesce(retry_count, 0), coalesce(max_retries, 3), next_retry_at, coalesce(created_at, now()), processed_at,'
-			' CASE WHEN processed THEN ''resolved'' ELSE ''pending'' END FROM (%s) w', v_source.query);
+		v_queries := v_queries || format('SELECT id, message_id AS whatsapp_message_id, coalesce(from_number, '''') AS from_number, payload,'
+			' error_message AS error, error_stack, NULL::uuid AS correlation_id, coalesce(retry_count, 0) AS retry_count,'
+			' coalesce(max_retries, 3) AS max_retries, next_retry_at, coalesce(created_at, now()) AS created_at, processed_at,'
+			' CASE WHEN processed THEN ''resolved'' ELSE ''pending'' END AS resolution_status FROM (%s) w', v_source.query);
 	END IF;
 	IF v_queries IS NULL THEN
 		RETURN;

@@ -89,5 +89,19 @@ for my $version (@versions)
 		"wamid.2\nwamid.3\nwamid.4", "from $version: and hands out what waits");
 }
 
+# From before the first version: what wahook_import() takes over wakes the worker, which has nothing else to do before the retry is due.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'wahook'");
+$node->restart;
+$node->safe_psql('postgres', <<'SQL');
+CREATE EXTENSION wahook;
+CREATE SCHEMA old;
+CREATE TABLE old.wa_dead_letter_queue (message_id text, from_number text, payload jsonb, next_retry_at timestamptz);
+INSERT INTO old.wa_dead_letter_queue VALUES ('wamid.1', '250788000001', '{"id": "wamid.1", "from": "250788000001", "type": "text"}', now() + interval '1 second');
+SQL
+await($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'wahook worker' AND datname = 'postgres' AND wait_event IS NOT NULL}, 'a worker');
+is($node->safe_psql('postgres', q{SELECT imported FROM wahook_import('old') WHERE table_name = 'webhook_dlq'}), '1', 'a dead letter of the first generation');
+await($node, q{SELECT resolution_status = 'retrying' FROM webhook_dlq}, 'its retry');
+is($node->safe_psql('postgres', q{SELECT m -> 'message' ->> 'id' FROM claim_conversations(), jsonb_array_elements(messages) m}), 'wamid.1', 'is retried when it is due');
+
 $node->stop;
 done_testing();
