@@ -155,6 +155,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_status_advances', NULL, NULL, NULL),
 		('function', 'webhook_status_rank', NULL, NULL, NULL),
 		('function', 'webhook_sweep', NULL, NULL, NULL),
+		('function', 'webhook_try_job_lock', NULL, NULL, NULL),
 		('function', 'webhook_user_in_share', NULL, NULL, NULL),
 		('function', 'webhook_uuid_floor', NULL, NULL, NULL)
 	$$;

@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 
 #include "core/compat.h"
+#include "core/name_lock.h"
 #include "core/plan.h"
 #include "core/tables.h"
 #include "core/wake.h"
@@ -28,8 +29,7 @@ static wahook_Plan joined_plan =
 	 " WHERE conversation_id = $1 AND kind = 'user_id' LIMIT 1)),"
 	 " coalesce(i.whatsapp_phone, (SELECT identity FROM @extschema@.webhook_identities"
 	 " WHERE conversation_id = $1 AND kind = 'phone' LIMIT 1)),"
-	 " p.payload->'metadata'->>'phone_number_id',"
-	 " pg_try_advisory_xact_lock(hashtextextended($1::text, 0))"
+	 " p.payload->'metadata'->>'phone_number_id'"
 	 " FROM @extschema@.webhook_inbox i"
 	 " LEFT JOIN @extschema@.processed_webhook_messages p ON p.id = i.message_id"
 	 " WHERE i.conversation_id = $1 ORDER BY i.conversation_id, i.seq LIMIT 1",
@@ -110,11 +110,10 @@ wahook_create_joined_conversation(const pg_uuid_t *id)
 	const char *scope;
 	const char *names[2];
 	wahook_RowState state;
-	bool isnull;
 
 	if (wahook_execute(&joined_plan, values, NULL) == 0)
 		return false;
-	if (!DatumGetBool(wahook_result(0, 4, &isnull)))
+	if (!wahook_lock_name(WAHOOK_LOCK_CONVERSATION, id, sizeof(*id), false))
 		return true;
 	sender.user_id = wahook_result_text(0, 1);
 	sender.phone = wahook_result_text(0, 2);

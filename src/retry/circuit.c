@@ -1,31 +1,26 @@
 /*
  * Circuit breakers, in the table webhook_circuits.
  *
- * Whoever changes a circuit holds a lock on its key, in the space of advisory locks, until its
- * transaction ends; the row alone could not serve, for the first failure of a key has none. Asking
- * whether a closed circuit admits, and reporting a success to it, take no lock and write nothing.
+ * Whoever changes a circuit holds a lock on its key (core/name_lock.h) until its transaction ends;
+ * the row alone could not serve, for the first failure of a key has none. Asking whether a closed circuit admits, and reporting a success to it, take no lock and write nothing.
  */
 #include "retry/circuit.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
 #include "core/errors.h"
 #include "core/event.h"
+#include "core/name_lock.h"
 #include "core/plan.h"
 #include "core/row.h"
 #include "core/wake.h"
-
-/* Keeps our advisory locks apart from those that users take: PostgreSQL itself uses 1 and 2. */
-#define CIRCUIT_LOCK_SPACE 0x5743
 
 /* How long a report waits for another one on the same key, most of which take no time at all. */
 #define PATIENCE_US 100000
@@ -115,12 +110,7 @@ write_circuit(const char *key, const wahook_Circuit *circuit, TimestampTz now)
 static bool
 lock_circuit(const char *key, int patience_us)
 {
-	uint64 hash = hash_bytes_extended((const unsigned char *) key, strlen(key), 0);
-	LOCKTAG tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
-						 CIRCUIT_LOCK_SPACE);
-	while (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	while (!wahook_lock_name(WAHOOK_LOCK_CIRCUIT, key, strlen(key), false))
 	{
 		if (patience_us <= 0)
 			return false;

@@ -13,18 +13,13 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
-#include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
 #include "core/compat.h"
+#include "core/name_lock.h"
 #include "core/row.h"
-
-/* Keeps our advisory locks apart from those that users take: PostgreSQL itself uses 1 and 2. */
-#define MESSAGE_LOCK_SPACE 0x5748
 
 /*
  * A restore or another bulk load must not fill the shared lock table. Past this many messages in a
@@ -111,9 +106,6 @@ wahook_lock_message(Datum message_id, bool wait)
 	static int count;
 	TransactionId current = GetTopTransactionId();
 	text *key = DatumGetTextPP(message_id);
-	uint64 hash =
-		hash_bytes_extended((unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), 0);
-	LOCKTAG tag;
 
 	if (counted_in != current)
 	{
@@ -122,9 +114,7 @@ wahook_lock_message(Datum message_id, bool wait)
 	}
 	if (count >= MAX_MESSAGE_LOCKS)
 		return true;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
-						 MESSAGE_LOCK_SPACE);
-	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+	if (!wahook_lock_name(WAHOOK_LOCK_MESSAGE, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), wait))
 		return false;
 	count++;
 	return true;

@@ -33,6 +33,12 @@ CREATE FUNCTION @extschema@.webhook_job_list()
 COMMENT ON FUNCTION @extschema@.webhook_job_list() IS
 	'the jobs, the settings of their intervals, and what they run';
 
+-- Not an advisory lock as anybody can take: holding it keeps the job from running.
+CREATE FUNCTION @extschema@.webhook_try_job_lock(p_job text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'wahook_try_job_lock' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.webhook_try_job_lock(text) IS
+	'whether this transaction has the job to itself from now on until it ends';
+
 CREATE FUNCTION @extschema@.webhook_run_job(p_job text, p_by_worker boolean) RETURNS jsonb
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -50,7 +56,7 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'The jobs are: ' || (SELECT string_agg(job, ', ') FROM @extschema@.webhook_job_list()) || '.';
 	END IF;
-	IF NOT pg_try_advisory_xact_lock(hashtextextended('wahook job ' || p_job, 0)) THEN
+	IF NOT @extschema@.webhook_try_job_lock(p_job) THEN
 		RETURN jsonb_build_object('success', false, 'running', true);
 	END IF;
 	BEGIN
