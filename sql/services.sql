@@ -48,6 +48,14 @@ UPDATE webhook_services SET max_retries = -1 WHERE name = 'default';
 UPDATE webhook_services SET retry_base_delay = '0' WHERE name = 'default';
 UPDATE webhook_services SET retry_max_delay = '1 year' WHERE name = 'default';
 UPDATE webhook_services SET circuit_threshold = 0 WHERE name = 'default';
+-- A year is 360 days to a comparison, but 365.25 as seconds.
+UPDATE webhook_services SET timeout = '-1 year 360 days 1 second' WHERE name = 'default';
+UPDATE webhook_services SET timeout = '100 years -36000 days 1 second' WHERE name = 'default';
+UPDATE webhook_services SET debounce = '-1 year 360 days' WHERE name = 'default';
+UPDATE webhook_services SET debounce_max = '-1 year 360 days' WHERE name = 'default';
+UPDATE webhook_services SET retry_base_delay = '-1 year 360 days 1 second' WHERE name = 'default';
+UPDATE webhook_services SET retry_max_delay = '-1 year 360 days 1 second' WHERE name = 'default';
+UPDATE webhook_services SET circuit_timeout = '-1 year 360 days 1 second' WHERE name = 'default';
 UPDATE webhook_services SET rollout_percent = 101 WHERE name = 'default';
 UPDATE webhook_services SET kind = 'http' WHERE name = 'default';
 UPDATE webhook_services SET url = 'https://bot.example.com/', handler = 'pg_catalog.jsonb_typeof' WHERE name = 'default';

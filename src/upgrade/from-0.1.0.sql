@@ -40,17 +40,17 @@ ALTER TABLE @extschema@.webhook_services
 	ADD kind text NOT NULL GENERATED ALWAYS AS (
 		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http' ELSE 'pull' END) STORED,
 	ADD enabled boolean NOT NULL DEFAULT true,
-	ADD timeout interval CHECK (timeout BETWEEN '1 millisecond' AND '1 hour'),
+	ADD timeout interval CHECK (extract(epoch FROM timeout) BETWEEN 0.001 AND 3600),
 	ADD concurrency integer NOT NULL DEFAULT 10 CHECK (concurrency BETWEEN 1 AND 1000),
-	ADD debounce interval NOT NULL DEFAULT '0' CHECK (debounce BETWEEN '0' AND '1 hour'),
-	ADD debounce_max interval CHECK (debounce_max BETWEEN '0' AND '1 day'),
+	ADD debounce interval NOT NULL DEFAULT '0' CHECK (extract(epoch FROM debounce) BETWEEN 0 AND 3600),
+	ADD debounce_max interval CHECK (extract(epoch FROM debounce_max) BETWEEN 0 AND 86400),
 	ADD strict_order boolean NOT NULL DEFAULT false,
 	ADD max_retries integer CHECK (max_retries BETWEEN 0 AND 1000),
-	ADD retry_base_delay interval CHECK (retry_base_delay BETWEEN '1 millisecond' AND '1 day'),
-	ADD retry_max_delay interval CHECK (retry_max_delay BETWEEN '1 millisecond' AND '30 days'),
+	ADD retry_base_delay interval CHECK (extract(epoch FROM retry_base_delay) BETWEEN 0.001 AND 86400),
+	ADD retry_max_delay interval CHECK (extract(epoch FROM retry_max_delay) BETWEEN 0.001 AND 2592000),
 	ADD circuit_threshold integer NOT NULL DEFAULT 5 CHECK (circuit_threshold BETWEEN 1 AND 1000000),
 	ADD circuit_timeout interval NOT NULL DEFAULT '60 seconds'
-		CHECK (circuit_timeout BETWEEN '1 millisecond' AND '1 day'),
+		CHECK (extract(epoch FROM circuit_timeout) BETWEEN 0.001 AND 86400),
 	ADD rollout_percent integer NOT NULL DEFAULT 100 CHECK (rollout_percent BETWEEN 0 AND 100),
 	ADD test_users text[] NOT NULL DEFAULT '{}',
 	ADD description text;
