@@ -15,6 +15,7 @@ BEGIN
 	CASE message->>'do'
 		WHEN 'succeed' THEN NULL;
 		WHEN 'raise' THEN RAISE EXCEPTION 'no' USING DETAIL = 'Not today.', HINT = 'Ask tomorrow.', ERRCODE = 'ZZ999';
+		WHEN 'raise at length' THEN RAISE EXCEPTION '%', repeat('ñ', 100000) USING DETAIL = repeat('ü', 100000), HINT = repeat('x', 100000);
 		WHEN 'sleep' THEN PERFORM pg_sleep(60);
 		WHEN 'loop' THEN LOOP NULL; END LOOP;
 		WHEN 'catch' THEN
@@ -68,6 +69,7 @@ $$;
 
 SELECT * FROM h_app.run('succeed');
 SELECT * FROM h_app.run('raise');
+SELECT status, octet_length(error) AS error, octet_length(stack) BETWEEN 16384 AND 25000 AS bounded FROM h_app.run('raise at length');
 -- Too long.
 UPDATE webhook_services SET timeout = '100 ms' WHERE name = 'h';
 SELECT status, error FROM h_app.run('sleep');

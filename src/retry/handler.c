@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
@@ -38,6 +39,9 @@ typedef enum Ending
 
 /* How often a handler is told again to end. */
 #define TICK_MS 250
+
+/* In bytes, of its message, DETAIL, HINT, and CONTEXT each. */
+#define KEPT_ERROR 8192
 
 static volatile sig_atomic_t ending = NOT_ENDING;
 static volatile sig_atomic_t runs = false;
@@ -186,21 +190,35 @@ describe_timeout(const wahook_Handler *handler)
 	return failure;
 }
 
+/* How long a piece of an error that is kept may be: a handler can raise one of any length. */
+static int
+kept_length(const char *piece)
+{
+	return pg_mbcliplen(piece, strlen(piece), KEPT_ERROR);
+}
+
+static void
+add_line(StringInfo stack, const char *name, const char *piece)
+{
+	if (piece == NULL)
+		return;
+	appendStringInfo(stack, "\n%s: ", name);
+	appendBinaryStringInfo(stack, piece, kept_length(piece));
+}
+
 static wahook_Failure
 describe_error(const ErrorData *error)
 {
 	wahook_Failure failure = new_failure();
+	const char *message = error->message ? error->message : "unknown error";
 	StringInfoData stack;
 
-	failure.error = cstring_to_text(error->message ? error->message : "unknown error");
+	failure.error = cstring_to_text_with_len(message, kept_length(message));
 	initStringInfo(&stack);
 	appendStringInfo(&stack, "SQLSTATE: %s", unpack_sql_state(error->sqlerrcode));
-	if (error->detail)
-		appendStringInfo(&stack, "\nDETAIL: %s", error->detail);
-	if (error->hint)
-		appendStringInfo(&stack, "\nHINT: %s", error->hint);
-	if (error->context)
-		appendStringInfo(&stack, "\nCONTEXT: %s", error->context);
+	add_line(&stack, "DETAIL", error->detail);
+	add_line(&stack, "HINT", error->hint);
+	add_line(&stack, "CONTEXT", error->context);
 	failure.error_stack = cstring_to_text_with_len(stack.data, stack.len);
 	return failure;
 }
