@@ -319,17 +319,19 @@ claim_for(const wahook_Endpoint *endpoint, TimestampTz now)
 /*
  * Looks through all services once, a different one first each time. Where a claim brought something,
  * there may be more, and another look costs little. What is due and can't be claimed is somebody
- * else's at the moment, and the next commit will bring another look.
+ * else's at the moment, and the next commit will bring another look; what will be due for others
+ * before the end of the pause does not wait for it.
  */
 static void
 look_for_work(TimestampTz now)
 {
 	static unsigned first = 0;
 	wahook_ReadEndpoints read = {.context = CurrentMemoryContext};
+	bool again = false;
 
 	look_at = DT_NOEND;
 	if (!wahook_in_transaction(wahook_read_endpoints, &read))
-		look_at = now;
+		again = true;
 	else if (read.n > 0)
 		wahook_source_wants(&wahook_http_source, WAHOOK_WORK_ALL);
 	else
@@ -339,15 +341,14 @@ look_for_work(TimestampTz now)
 	{
 		TimestampTz next = claim_for(&read.endpoints[(first + i) % read.n], now);
 
-		look_at = Min(look_at, next);
+		if (next > now)
+			look_at = Min(look_at, next);
+		else
+			again = true;
 	}
-	if (look_at <= now)
-	{
-		look_pause_us = longer(look_pause_us, LAST_LOOK_PAUSE_US);
-		look_at = now + look_pause_us;
-	}
-	else
-		look_pause_us = 0;
+	look_pause_us = again ? longer(look_pause_us, LAST_LOOK_PAUSE_US) : 0;
+	if (again)
+		look_at = Min(look_at, now + look_pause_us);
 }
 
 /* --- the source --- */
