@@ -413,9 +413,14 @@ wahook_run_service(const char *service)
 	if (!work.is_there)
 		return work.put_off ? WAHOOK_PUT_OFF : WAHOOK_RAN_NOTHING;
 	while (work.is_there && !wahook_is_to_end())
-		if (!run_unit(work.is_direct ? run_entry : run_next))
+	{
+		bool done = run_unit(work.is_direct ? run_entry : run_next);
+
+		/* Advisory locks that a handler took and kept: perhaps so many that there is no room for another. */
+		LockReleaseSession(USER_LOCKMETHOD);
+		if (!done)
 			fail_work();
-	LockReleaseSession(USER_LOCKMETHOD); /* advisory locks that a handler took and kept */
+	}
 	return work.put_off ? WAHOOK_PUT_OFF : WAHOOK_RAN;
 }
 

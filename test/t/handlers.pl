@@ -55,6 +55,8 @@ BEGIN
 		END LOOP;
 	ELSIF v_do = 'lock' THEN
 		PERFORM pg_advisory_lock(42);
+	ELSIF v_do = 'locks' THEN
+		PERFORM count(pg_advisory_lock(43, n)) FROM generate_series(1, 1000000) n;
 	ELSIF v_do = 'setting' THEN
 		SET work_mem = '123kB';
 	END IF;
@@ -188,6 +190,13 @@ send_message('c.4', '14', 'lock');
 send_message('c.5', '15', 'setting');
 await($node, done('c.5'), 'a handler that sets something');
 await($node, "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 42", 'no lock is left behind');
+
+# What failed is recorded all the same.
+set_service("timeout = '1 min', circuit_threshold = 1000");
+send_message('c.16', '26', 'locks');
+like(error_of('c.16'), qr/^(out of shared memory|the transaction of the attempt failed)/, 'a handler that locks more than there is room for');
+await($node, "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = 43", 'none of its locks is left behind');
+set_service("timeout = '300 ms', circuit_threshold = 1000");
 
 send_message('c.6', '16', 'stubborn');
 is(error_of('c.6'), 'handler ran longer than 300 ms', 'one that heeds nothing');
