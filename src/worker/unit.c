@@ -56,11 +56,25 @@ static volatile sig_atomic_t end_requested = false;
 static bool ending = false;
 static bool extension_gone = false;
 
-/* Between units SIGTERM is a request, so that the process can give back what it has taken. */
+/* In the midst of a unit: false where it can't be told to end, or has been told and asked again. */
+static bool
+tell_unit_to_end(void)
+{
+	if (ending)
+		return false;
+	if (wahook_sigterm_hook)
+		return end_requested || wahook_sigterm_hook();
+	if (end_requested)
+		return false;
+	InterruptPending = QueryCancelPending = true;
+	return true;
+}
+
+/* A request, so that the process can give back what it has taken, and record what it has done. */
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
-	if (in_unit && (!end_requested || ending) && !(wahook_sigterm_hook && wahook_sigterm_hook()))
+	if (in_unit && !tell_unit_to_end())
 		die(postgres_signal_arg);
 	end_requested = true;
 	SetLatch(MyLatch);
@@ -273,6 +287,7 @@ void
 wahook_begin_ending(void)
 {
 	ProcDiePending = false;
+	QueryCancelPending = false;
 	ending = true;
 }
 

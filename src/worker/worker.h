@@ -66,8 +66,8 @@ extern bool wahook_in_transaction(void (*work)(void *arg), void *arg);
 extern void wahook_prepare_process(void);
 
 /*
- * Null, or: called at SIGTERM in the midst of a unit, in the signal handler. True where it has told
- * the unit to end in its own way; else the process ends at once.
+ * Null: SIGTERM cancels the unit that is under way. Or: called then, in the signal handler. True where
+ * it has told the unit to end in its own way; else the process ends at once.
  */
 extern bool (*wahook_sigterm_hook)(void);
 

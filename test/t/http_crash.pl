@@ -97,6 +97,25 @@ await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages W
 is(scalar($endpoint->requests('/gate/answered')), 1, 'an answer that comes in time is recorded');
 new_worker($pid);
 
+# Also where it is asked while it records the answer, and something is in the way of that.
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(99); RETURN NEW; END';
+	CREATE TRIGGER wait BEFORE INSERT ON webhook_delivery_attempts FOR EACH ROW EXECUTE FUNCTION wait()});
+my $waits = q{SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 99 AND NOT granted};
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(99)');
+start_delivery('recorded', '3min');
+$pid = $node->safe_psql('postgres', $worker);
+$endpoint->open_gate('recorded');
+await($node, "SELECT EXISTS ($waits AND pid = $pid)", 'the answer is being recorded');
+kill 'TERM', $pid;
+$holder->quit;
+new_worker($pid);
+$node->safe_psql('postgres', 'DROP TRIGGER wait ON webhook_delivery_attempts');
+end_leases();
+await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.recorded'}, 'it is processed');
+is(scalar($endpoint->requests('/gate/recorded')), 1, 'and was not sent again');
+
 # The extension goes, and comes back.
 start_delivery('dropped', '3min');
 $node->safe_psql('postgres', 'DROP EXTENSION wahook');
