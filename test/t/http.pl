@@ -329,25 +329,6 @@ pass('also when it has all there is');
 $node->append_conf('postgresql.conf', 'wahook.http_max_connections = 100');
 $node->reload;
 
-# What waits and can't be claimed is looked for after growing pauses: each look makes them longer, up to a minute.
-service('held', $plain->url('/ok'));
-receive('held', 'held-1', '170');
-await_processed('held-1');
-my $holder = $node->background_psql('postgres');
-$holder->query_safe(q{BEGIN; SELECT FROM webhook_conversations WHERE id =
-	(SELECT conversation_id FROM processed_webhook_messages WHERE whatsapp_message_id = 'held-1') FOR UPDATE});
-receive('held', 'held-2', '170');
-sql("SELECT reset_circuit('none')") for 1 .. 20;
-service('paused', $plain->url('/ok'), q{debounce = '1 second'});
-receive('paused', 'paused');
-await_processed('paused');
-is(sql(q{SELECT processed_at - received_at < '30 seconds' FROM processed_webhook_messages WHERE whatsapp_message_id = 'paused'}), 't',
-	'what will be due for others does not wait for the end of the pause');
-$holder->query_safe('COMMIT');
-$holder->quit;
-sql("SELECT reset_circuit('none')");
-await_processed('held-2');
-
 # --- a lease that is lost
 
 service('losing', $plain->url('/gate/lost'));
