@@ -15,7 +15,8 @@
 #include "core/compat.h"
 #include "core/wake.h"
 
-#define WAHOOK_MAX_SOCKETS 1024
+/* Deliveries over HTTP can be twice as many as wahook.http_max_connections, which is at most 1000. */
+#define WAHOOK_MAX_SOCKETS 2048
 
 typedef struct wahook_Socket
 {
