@@ -227,3 +227,18 @@ SELECT count(*) FROM webhook_leases;
 INSERT INTO webhook_leases VALUES (now() - interval '1 second', '00000000-0000-4000-8000-000000000000', '00000000-0000-4000-8000-000000000000', 'default', '{NULL,NULL}');
 SELECT * FROM pg_temp.claim();
 SELECT count(*) FROM webhook_leases;
+
+-- At most 16 MB, and the message that goes beyond: what a claim can't return it must not try for ever.
+DO $$
+BEGIN
+	FOR n IN 1 .. 7 LOOP
+		PERFORM receive_webhook(format('{"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": "messages", "value":'
+			' {"messaging_product": "whatsapp", "metadata": {"phone_number_id": "1"},'
+			' "messages": [{"from": "284", "id": "cla.7%s", "type": "text", "text": {"body": "%s"}}]}}]}]}', n, repeat('x', 2900000)));
+	END LOOP;
+END
+$$;
+SELECT jsonb_array_length(messages) AS messages, messages -> -1 ->> 'whatsapp_message_id' AS last,
+	complete_webhook_messages(conversation_id, lock_id) AS completed FROM claim_conversations();
+SELECT jsonb_array_length(messages) AS messages, messages -> -1 ->> 'whatsapp_message_id' AS last,
+	complete_webhook_messages(conversation_id, lock_id) AS completed FROM claim_conversations();

@@ -33,6 +33,12 @@
 #include "ingest/config.h"
 #include "ingest/identity.h"
 
+/*
+ * When the messages of one conversation have so many bytes, no more are taken. What jsonb could not
+ * hold would fail each time, and so would all claims that meet it.
+ */
+#define MAX_CLAIM_BYTES (16 * 1024 * 1024)
+
 /* The messages of one conversation that are being claimed. */
 typedef struct Batch
 {
@@ -152,7 +158,9 @@ take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Bat
 	if (debounce_us == 0 || is_quiet(claim, id, service))
 	{
 		scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
-		for (int n = 0; n < wahook_claim_max_messages && wahook_next_row(inbox, scan); n++)
+		for (int n = 0; n < wahook_claim_max_messages && batch->messages.len < MAX_CLAIM_BYTES &&
+						wahook_next_row(inbox, scan);
+			 n++)
 		{
 			if (wahook_queued_for(inbox->slot, 0) > claim->now)
 				break;
