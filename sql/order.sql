@@ -166,6 +166,10 @@ SELECT release_conversation_lock(id, '00000000-0000-4000-8000-0000000000cc') FRO
 SELECT register_webhook_service('ord', p_max_retries => 5);
 INSERT INTO webhook_dlq (payload, service, retry_count) VALUES ('{}', 'ord', 0), ('{}', 'ord', 1), ('{}', 'default', 0);
 SELECT service, retry_count, date_trunc('minute', next_retry_at - updated_at + interval '1 second') AS delay FROM webhook_dlq WHERE resolution_status = 'pending' ORDER BY 1, 2;
+DELETE FROM webhook_dlq WHERE whatsapp_message_id = 'ord.51';
+SELECT add_to_dead_letter_queue('{}', 'e', p_whatsapp_message_id => 'ord.51', p_retry_count => 1) IS NOT NULL AS added;
+SELECT service, retry_count, max_retries, resolution_status, date_trunc('minute', next_retry_at - updated_at + interval '1 second') AS delay
+	FROM webhook_dlq WHERE whatsapp_message_id = 'ord.51';
 
 -- What waits for others in the same conversation is not read: neither by a claim nor by completing or releasing it.
 DELETE FROM webhook_routes WHERE name = 'ord';

@@ -282,6 +282,22 @@ wahook_dead_letter_lost(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(moved);
 }
 
+static wahook_Plan service_plan =
+	{"SELECT service FROM @extschema@.processed_webhook_messages WHERE whatsapp_message_id = $1",
+	 1,
+	 {TEXTOID}};
+
+/* Of a message that was received here; whose retries and delays count. */
+static const char *
+service_of(FunctionCallInfo fcinfo)
+{
+	Datum message_id = PG_GETARG_DATUM(3);
+
+	if (PG_ARGISNULL(3) || wahook_execute(&service_plan, &message_id, NULL) == 0)
+		return "default";
+	return wahook_result_text(0, 1);
+}
+
 static void
 check_new_entry(FunctionCallInfo fcinfo, int retry_count)
 {
@@ -305,32 +321,37 @@ Datum
 wahook_add_to_dead_letter_queue(PG_FUNCTION_ARGS)
 {
 	int retry_count = PG_ARGISNULL(5) ? 0 : PG_GETARG_INT32(5);
-	bool given_up = retry_count >= wahook_dlq_max_retries;
+	int64 delay_us = -1;
+	const char *service;
+	int max_retries;
 	Datum values[9];
 	char nulls[] = "         ";
-	int64 delay_us;
 	Datum entry;
 	Datum id;
 	bool isnull;
 
 	check_new_entry(fcinfo, retry_count);
-	delay_us = PG_ARGISNULL(6) ? wahook_retry_delay_us(NULL, retry_count)
-							   : wahook_delay_us(PG_GETARG_INTERVAL_P(6), "p_delay");
+	if (!PG_ARGISNULL(6))
+		delay_us = wahook_delay_us(PG_GETARG_INTERVAL_P(6), "p_delay");
 	for (int i = 0; i < 5; i++)
 	{
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
-	values[5] = Int32GetDatum(retry_count);
-	values[6] = Int32GetDatum(wahook_dlq_max_retries);
-	values[7] = TimestampTzGetDatum(GetCurrentTimestamp() + delay_us);
-	values[8] = CStringGetTextDatum(given_up ? "failed" : "pending");
 
 	wahook_begin(fcinfo);
+	service = service_of(fcinfo);
+	max_retries = wahook_max_retries(service);
+	if (delay_us < 0)
+		delay_us = wahook_retry_delay_us(service, retry_count);
+	values[5] = Int32GetDatum(retry_count);
+	values[6] = Int32GetDatum(max_retries);
+	values[7] = TimestampTzGetDatum(GetCurrentTimestamp() + delay_us);
+	values[8] = CStringGetTextDatum(retry_count >= max_retries ? "failed" : "pending");
 	wahook_execute(&add_plan, values, nulls);
 	entry = wahook_result(0, 1, &isnull);
 	wahook_log_entry("WEBHOOK_ADDED_TO_DLQ", true, entry);
-	if (given_up)
+	if (retry_count >= max_retries)
 		wahook_log_entry("DLQ_MESSAGE_ABANDONED", true, entry);
 	id = GetAttributeByNum(DatumGetHeapTupleHeader(entry), Anum_dlq_id, &isnull);
 	id = SPI_datumTransfer(id, false, UUID_LEN);
