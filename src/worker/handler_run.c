@@ -41,6 +41,7 @@
 
 /* Somebody else has locked a row of the work. */
 #define BUSY_TRIES 20
+#define UNDONE_TRIES 3
 #define BUSY_PAUSE_MS 50
 
 typedef enum Hold
@@ -362,16 +363,25 @@ give_back(void *arg)
 		give_conversation_back();
 }
 
-/* Runs a unit; again, for a little while, where another transaction is in the way. */
+/*
+ * Runs a unit; again, for a little while, where another transaction is in the way. Also where that
+ * was met only after the handler had run, by the completion: what it did is undone then. That
+ * happens when its dead letter was made due at this moment, and is not tried for long.
+ */
 static bool
 run_unit(void (*unit)(void *arg))
 {
+	int undone = 0;
+
 	for (int i = 0; i < BUSY_TRIES; i++)
 	{
+		bool done;
+
 		work.hold = HELD;
-		if (!wahook_in_transaction(unit, NULL))
+		done = wahook_in_transaction(unit, NULL);
+		if (!done && (!wahook_unit_was_busy() || ++undone > UNDONE_TRIES))
 			return false;
-		if (work.hold != BUSY)
+		if (done && work.hold != BUSY)
 			return true;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BUSY_PAUSE_MS,
 						 PG_WAIT_EXTENSION);

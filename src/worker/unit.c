@@ -52,6 +52,7 @@ static char database[NAMEDATALEN];
 bool (*wahook_sigterm_hook)(void) = NULL;
 
 static volatile sig_atomic_t in_unit = false;
+static bool unit_was_busy = false;
 static volatile sig_atomic_t end_requested = false;
 static bool ending = false;
 static bool extension_gone = false;
@@ -240,6 +241,7 @@ recover(MemoryContext context)
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
 	MemoryContextSwitchTo(context);
+	unit_was_busy = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	if (!end_requested || error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 		wahook_warn_once("worker", unpack_sql_state(error->sqlerrcode),
 						 error->message ? error->message : "unknown error");
@@ -256,6 +258,7 @@ wahook_in_transaction(void (*work)(void *arg), void *arg)
 	int security;
 
 	in_unit = true;
+	unit_was_busy = false;
 	if (extension_gone || (end_requested && !ending))
 	{
 		in_unit = false;
@@ -281,6 +284,12 @@ wahook_in_transaction(void (*work)(void *arg), void *arg)
 	MemoryContextSwitchTo(context);
 	in_unit = false;
 	return done;
+}
+
+bool
+wahook_unit_was_busy(void)
+{
+	return unit_was_busy;
 }
 
 void

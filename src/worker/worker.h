@@ -63,6 +63,9 @@ extern void wahook_source_wants(const wahook_Source *source, int wants);
  */
 extern bool wahook_in_transaction(void (*work)(void *arg), void *arg);
 
+/* Whether the last unit failed only because another transaction was changing a row (55P03). */
+extern bool wahook_unit_was_busy(void);
+
 /* For handler processes: once after they are connected, before the first unit. */
 extern void wahook_prepare_process(void);
 

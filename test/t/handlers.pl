@@ -280,7 +280,7 @@ is(error_of('j.2'), 'no', 'the second fails');
 send_message('j.4', '82', 'hello');
 await($node, done('j.4'), 'other conversations go on');
 is(one(done('j.1')) . one(done('j.3')), 'tf', 'the third waits');
-one(q{UPDATE webhook_dlq SET next_retry_at = now()});
+one(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE resolution_status = 'pending'});
 await($node, done('j.3'), 'it follows when the second has been retried');
 is(one(q{SELECT string_agg(message, ',' ORDER BY id) FROM app.done WHERE message LIKE 'j._' AND message <> 'j.4'}), 'j.1,j.2,j.3', 'in order');
 
@@ -305,7 +305,7 @@ send_message('k.3', '91', 'raise once');
 send_message('k.4', '91', 'hello');
 is(error_of('k.4'), 'not these', 'one that fails');
 is(error_of('k.3'), 'not these', 'fails as a whole');
-one(q{UPDATE webhook_dlq SET next_retry_at = now()});
+one(q{UPDATE webhook_dlq SET next_retry_at = now() WHERE resolution_status = 'pending'});
 await($node, done('k.4'), 'and is retried');
 is(one(q{SELECT message FROM app.done ORDER BY id DESC LIMIT 1}), 'k.3 2,k.4 2', 'as a whole, too');
 set_service(q{debounce = '0', handler = 'app.handle'});
