@@ -1,21 +1,5 @@
 -- What agents remember, and the sessions users are in.
 
-CREATE TABLE @extschema@.webhook_agents (
-	agent_type text PRIMARY KEY CHECK (agent_type <> ''),
-	system_prompt text,
-	model text,
-	max_tokens integer NOT NULL DEFAULT 4000 CHECK (max_tokens > 0),
-	created_at timestamptz NOT NULL DEFAULT now(),
-	updated_at timestamptz NOT NULL DEFAULT now(),
-	from_extension boolean NOT NULL DEFAULT false
-);
-INSERT INTO @extschema@.webhook_agents (agent_type, from_extension)
-	SELECT agent_type, true
-	FROM unnest('{waiter,real_estate,job_board,mobility,marketplace,wallet}'::text[]) agent_type;
-CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_agents
-	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('agent_type');
-COMMENT ON TABLE @extschema@.webhook_agents IS 'the agent types; add your own as rows';
-
 CREATE TABLE @extschema@.agent_contexts (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
 	conversation_id uuid NOT NULL
@@ -42,13 +26,48 @@ CREATE TABLE @extschema@.agent_sessions (
 	total_messages integer NOT NULL DEFAULT 0 CHECK (total_messages >= 0),
 	total_tokens_used integer NOT NULL DEFAULT 0 CHECK (total_tokens_used >= 0),
 	error_count integer NOT NULL DEFAULT 0 CHECK (error_count >= 0),
-	metadata jsonb NOT NULL DEFAULT '{}'
+	metadata jsonb NOT NULL DEFAULT '{}',
+	variant text,
+	version integer,
+	prompt_tokens bigint NOT NULL DEFAULT 0 CHECK (prompt_tokens >= 0),
+	completion_tokens bigint NOT NULL DEFAULT 0 CHECK (completion_tokens >= 0),
+	last_activity_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN @extschema@.agent_sessions.version IS
+	'of webhook_agent_versions, which it began with; null where the agent is none of webhook_agents';
 CREATE UNIQUE INDEX agent_sessions_active_key
 	ON @extschema@.agent_sessions (conversation_id, agent_type) WHERE session_state = 'active';
 CREATE INDEX agent_sessions_started_idx ON @extschema@.agent_sessions (started_at);
 COMMENT ON TABLE @extschema@.agent_sessions IS
 	'an agent''s sessions in a conversation, at most one of them active';
+
+CREATE TABLE @extschema@.agent_turns (
+	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
+	conversation_id uuid NOT NULL
+		REFERENCES @extschema@.webhook_conversations (id) ON DELETE CASCADE,
+	agent_type text NOT NULL,
+	session_id uuid REFERENCES @extschema@.agent_sessions (id) ON DELETE SET NULL,
+	whatsapp_message_ids text[] NOT NULL DEFAULT '{}',
+	correlation_id uuid,
+	variant text,
+	version integer,
+	model text,
+	outcome text NOT NULL CHECK (outcome IN ('answered', 'failed')),
+	answered_by text,
+	calls integer NOT NULL DEFAULT 1 CHECK (calls >= 0),
+	prompt_tokens integer CHECK (prompt_tokens >= 0),
+	completion_tokens integer CHECK (completion_tokens >= 0),
+	duration_ms integer CHECK (duration_ms >= 0),
+	error text,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX agent_turns_conversation_idx ON @extschema@.agent_turns (conversation_id, created_at);
+CREATE INDEX agent_turns_session_idx ON @extschema@.agent_turns (session_id);
+COMMENT ON TABLE @extschema@.agent_turns IS
+	'each turn of an agent: which messages it answered, what it cost, and how it went';
+COMMENT ON COLUMN @extschema@.agent_turns.answered_by IS
+	'the agent that answered: the one asked, or its fallback agent';
+COMMENT ON COLUMN @extschema@.agent_turns.calls IS 'how often an endpoint was called for it';
 
 CREATE TABLE @extschema@.user_sessions (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),

@@ -83,9 +83,10 @@ get(uint64 row, int column)
 static wahook_ServiceKind
 kind_named(const char *name)
 {
-	return strcmp(name, "sql") == 0    ? WAHOOK_SQL
-		   : strcmp(name, "http") == 0 ? WAHOOK_HTTP
-									   : WAHOOK_PULL;
+	return strcmp(name, "sql") == 0     ? WAHOOK_SQL
+		   : strcmp(name, "http") == 0  ? WAHOOK_HTTP
+		   : strcmp(name, "agent") == 0 ? WAHOOK_AGENT
+										: WAHOOK_PULL;
 }
 
 /* SPI's memory goes with this level; what stays is made in the context. */

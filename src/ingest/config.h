@@ -17,7 +17,8 @@ typedef enum wahook_ServiceKind
 {
 	WAHOOK_PULL, /* clients claim its messages */
 	WAHOOK_SQL,  /* its handler is run */
-	WAHOOK_HTTP  /* its endpoint is called */
+	WAHOOK_HTTP, /* its endpoint is called */
+	WAHOOK_AGENT /* the worker asks a model */
 } wahook_ServiceKind;
 
 /* A row of webhook_services. Durations in microseconds; -1: the setting. */

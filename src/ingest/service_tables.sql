@@ -9,8 +9,12 @@ CREATE TABLE @extschema@.webhook_services (
 	from_extension boolean NOT NULL DEFAULT false,
 	url text,
 	allow_http boolean NOT NULL DEFAULT false,
+	agent_type text REFERENCES @extschema@.webhook_agents (agent_type)
+		ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED,
+	reply_handler text,
 	kind text NOT NULL GENERATED ALWAYS AS (
-		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http' ELSE 'pull' END) STORED,
+		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http'
+			WHEN agent_type IS NOT NULL THEN 'agent' ELSE 'pull' END) STORED,
 	enabled boolean NOT NULL DEFAULT true,
 	timeout interval CHECK (extract(epoch FROM timeout) BETWEEN 0.001 AND 3600),
 	concurrency integer NOT NULL DEFAULT 10 CHECK (concurrency BETWEEN 1 AND 1000),
@@ -26,8 +30,9 @@ CREATE TABLE @extschema@.webhook_services (
 	rollout_percent integer NOT NULL DEFAULT 100 CHECK (rollout_percent BETWEEN 0 AND 100),
 	test_users text[] NOT NULL DEFAULT '{}',
 	description text,
-	CHECK ((handler IS NULL) = (run_as IS NULL)),
-	CHECK (handler IS NULL OR url IS NULL),
+	CHECK ((coalesce(handler, reply_handler) IS NULL) = (run_as IS NULL)),
+	CHECK (num_nonnulls(handler, url, agent_type) <= 1),
+	CHECK (reply_handler IS NULL OR agent_type IS NOT NULL),
 	CHECK (debounce_max >= debounce)
 );
 COMMENT ON TABLE @extschema@.webhook_services IS 'who handles messages';
@@ -37,7 +42,10 @@ COMMENT ON COLUMN @extschema@.webhook_services.run_as IS
 	'the role that set the handler, and as which it runs';
 COMMENT ON COLUMN @extschema@.webhook_services.url IS 'the endpoint that messages are POSTed to';
 COMMENT ON COLUMN @extschema@.webhook_services.kind IS
-	'sql: its handler is run; http: its endpoint is called; pull: clients claim its messages';
+	'sql: its handler is run; http: its endpoint is called; agent: the worker asks a model; pull: clients claim its messages';
+COMMENT ON COLUMN @extschema@.webhook_services.agent_type IS 'the agent that answers its messages';
+COMMENT ON COLUMN @extschema@.webhook_services.reply_handler IS
+	'a SQL function that takes one jsonb, the agent''s reply, and raises an error to fail';
 COMMENT ON COLUMN @extschema@.webhook_services.enabled IS
 	'false: nothing is routed to it, and what waits for it goes on waiting';
 COMMENT ON COLUMN @extschema@.webhook_services.timeout IS

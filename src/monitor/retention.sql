@@ -44,6 +44,8 @@ CREATE FUNCTION @extschema@.webhook_retention_rules()
 			'resolution_status = ''failed'' AND created_at < $1 AND updated_at < $1', 'created_at', false),
 		('agent_sessions', 'agent_session_retention',
 			'session_state <> ''active'' AND started_at < $1 AND ended_at < $1', 'started_at', false),
+		('agent_turns', 'agent_session_retention', 'id < $2 AND created_at < $1', 'id', false),
+		('agent_turns', 'agent_session_retention', 'id > $3 AND created_at < $1', 'id', false),
 		('wa_workflow_recovery', 'workflow_retention',
 			'status IN (''completed'', ''failed'') AND created_at < $1 AND coalesce(completed_at, created_at) < $1',
 			'created_at', false),

@@ -3,6 +3,7 @@
 -- Rows are locked as they are rewritten; better all at once than table by table into a deadlock.
 LOCK TABLE @extschema@.webhook_conversations, @extschema@.webhook_identities, @extschema@.webhook_inbox,
 	@extschema@.webhook_conversation_queue, @extschema@.webhook_delivery_attempts, @extschema@.webhook_services,
+	@extschema@.webhook_agents, @extschema@.agent_sessions,
 	@extschema@.webhook_rate_limit_buckets;
 
 -- The level of a role was a policy of its own on each table; the end of the script drops those. What takes
@@ -37,8 +38,12 @@ ALTER TABLE @extschema@.webhook_delivery_attempts ADD error_stack text;
 ALTER TABLE @extschema@.webhook_services
 	ADD url text,
 	ADD allow_http boolean NOT NULL DEFAULT false,
+	ADD agent_type text REFERENCES @extschema@.webhook_agents (agent_type)
+		ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED,
+	ADD reply_handler text,
 	ADD kind text NOT NULL GENERATED ALWAYS AS (
-		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http' ELSE 'pull' END) STORED,
+		CASE WHEN handler IS NOT NULL THEN 'sql' WHEN url IS NOT NULL THEN 'http'
+			WHEN agent_type IS NOT NULL THEN 'agent' ELSE 'pull' END) STORED,
 	ADD enabled boolean NOT NULL DEFAULT true,
 	ADD timeout interval CHECK (extract(epoch FROM timeout) BETWEEN 0.001 AND 3600),
 	ADD concurrency integer NOT NULL DEFAULT 10 CHECK (concurrency BETWEEN 1 AND 1000),
@@ -54,11 +59,40 @@ ALTER TABLE @extschema@.webhook_services
 	ADD rollout_percent integer NOT NULL DEFAULT 100 CHECK (rollout_percent BETWEEN 0 AND 100),
 	ADD test_users text[] NOT NULL DEFAULT '{}',
 	ADD description text;
-ALTER TABLE @extschema@.webhook_services ADD CHECK (handler IS NULL OR url IS NULL);
+ALTER TABLE @extschema@.webhook_services DROP CONSTRAINT webhook_services_check;
+ALTER TABLE @extschema@.webhook_services ADD CHECK ((coalesce(handler, reply_handler) IS NULL) = (run_as IS NULL));
+ALTER TABLE @extschema@.webhook_services ADD CHECK (num_nonnulls(handler, url, agent_type) <= 1);
+ALTER TABLE @extschema@.webhook_services ADD CHECK (reply_handler IS NULL OR agent_type IS NOT NULL);
 ALTER TABLE @extschema@.webhook_services ADD CHECK (debounce_max >= debounce);
 ALTER TABLE @extschema@.webhook_rate_limit_buckets
 	ADD action text NOT NULL DEFAULT 'delay' CHECK (action IN ('delay', 'drop')),
 	ADD enabled boolean NOT NULL DEFAULT true;
+
+ALTER TABLE @extschema@.webhook_agents RENAME max_tokens TO context_budget;
+ALTER TABLE @extschema@.webhook_agents RENAME CONSTRAINT webhook_agents_max_tokens_check TO webhook_agents_context_budget_check;
+ALTER TABLE @extschema@.webhook_agents
+	ADD temperature double precision CHECK (temperature BETWEEN 0 AND 2),
+	ADD max_output_tokens integer CHECK (max_output_tokens > 0),
+	ADD max_context_messages integer NOT NULL DEFAULT 200 CHECK (max_context_messages > 0),
+	ADD endpoint text,
+	ADD allow_http boolean NOT NULL DEFAULT false,
+	ADD api_key_from text,
+	ADD fallback_agent text REFERENCES @extschema@.webhook_agents (agent_type)
+		ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED,
+	ADD timeout interval NOT NULL DEFAULT '60 seconds' CHECK (extract(epoch FROM timeout) BETWEEN 0.001 AND 3600),
+	ADD circuit_threshold integer NOT NULL DEFAULT 5 CHECK (circuit_threshold BETWEEN 1 AND 1000000),
+	ADD circuit_timeout interval NOT NULL DEFAULT '60 seconds'
+		CHECK (extract(epoch FROM circuit_timeout) BETWEEN 0.001 AND 86400),
+	ADD version integer NOT NULL DEFAULT 1,
+	ADD description text;
+ALTER TABLE @extschema@.webhook_agents ADD CHECK (fallback_agent <> agent_type);
+ALTER TABLE @extschema@.agent_sessions
+	ADD variant text,
+	ADD version integer,
+	ADD prompt_tokens bigint NOT NULL DEFAULT 0 CHECK (prompt_tokens >= 0),
+	ADD completion_tokens bigint NOT NULL DEFAULT 0 CHECK (completion_tokens >= 0),
+	ADD last_activity_at timestamptz NOT NULL DEFAULT now();
+UPDATE @extschema@.agent_sessions SET last_activity_at = coalesce(ended_at, started_at);
 
 -- The trigger takes out the untouched row of the same name; what users have stays.
 INSERT INTO @extschema@.webhook_services (name, enabled, from_extension, description) VALUES

@@ -70,6 +70,7 @@ SELECT is(
 SELECT is_empty($$
 	SELECT conrelid::regclass FROM pg_constraint
 	WHERE contype IN ('c', 'f') AND connamespace = 'public'::regnamespace
+		AND conrelid IN ('webhook_conversations'::regclass, 'agent_contexts'::regclass, 'agent_sessions'::regclass, 'agent_turns'::regclass)
 		AND pg_get_constraintdef(oid) ~ 'agent_type (=|~)|REFERENCES webhook_agents' $$,
 	'no constraint limits agent types');
 SELECT results_eq('SELECT agent_type FROM webhook_agents ORDER BY 1',
