@@ -8,6 +8,7 @@
 #include "utils/guc.h"
 
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/settings.h"
 #include "core/shared.h"
 #include "worker/handler_settings.h"
@@ -31,6 +32,7 @@ _PG_init(void)
 	if (process_shared_preload_libraries_in_progress)
 	{
 		wahook_reserve_shared();
+		wahook_reserve_counters();
 		wahook_register_launcher();
 	}
 }

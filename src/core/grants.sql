@@ -85,6 +85,8 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'increment_session_metrics', 'EXECUTE', NULL, 'EXECUTE'),
 		('function', 'check_webhook_system_health', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
 		('function', 'get_webhook_performance_stats', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
+		('function', 'webhook_metrics', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
+		('function', 'webhook_metrics_reset', NULL, NULL, 'EXECUTE'),
 		('function', 'route_webhook_message', 'EXECUTE', NULL, 'EXECUTE'),
 		('function', 'webhook_feature_enabled', 'EXECUTE', NULL, 'EXECUTE'),
 		-- A default and a view call these as whoever uses the table or the view.
@@ -121,6 +123,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_forget_bearer_token', NULL, NULL, NULL),
 		('function', 'webhook_cron_jobs', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_config_changed', NULL, NULL, NULL),
+		('function', 'webhook_counter_samples', NULL, NULL, NULL),
 		('function', 'webhook_dead_letter_lost', NULL, NULL, NULL),
 		('function', 'webhook_delete_full_buckets', NULL, NULL, NULL),
 		('function', 'webhook_delete_idle_circuits', NULL, NULL, NULL),

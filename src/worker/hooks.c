@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/shared.h"
 
 /* How long a command waits for processes to go. Then it meets them, and says so itself. */
@@ -205,8 +206,11 @@ access_hook(ObjectAccessType access, Oid class, Oid object, int sub_object, void
 		return;
 	if (class == DatabaseRelationId)
 		databases_changed = true;
+	if (class == DatabaseRelationId && access == OAT_DROP)
+		wahook_counters_database_goes(object);
 	if (class == ExtensionRelationId)
 	{
+		wahook_counters_extension_changes();
 		extensions_changed |= access == OAT_POST_CREATE;
 		wahook_note_work(WAHOOK_WORK_CONFIG);
 	}
