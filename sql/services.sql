@@ -98,6 +98,16 @@ SELECT register_webhook_service('sv', p_url => 'https://bot.example.com/', p_ena
 SELECT kind, enabled, handler, run_as, url FROM webhook_services WHERE name = 'sv';
 SELECT register_webhook_service('sv', p_handler => 'handle(jsonb)');
 SELECT kind, enabled, handler, url FROM webhook_services WHERE name = 'sv';
+-- An agent, and who gets its replies; the agent can change without the handler, and the other way round.
+SELECT register_webhook_service('sv', p_agent_type => 'waiter');
+SELECT kind, agent_type, reply_handler, handler, run_as FROM webhook_services WHERE name = 'sv';
+SELECT register_webhook_service('sv', p_reply_handler => 'handle(jsonb)');
+SELECT register_webhook_service('sv', p_agent_type => 'wallet');
+SELECT kind, agent_type, reply_handler, run_as = current_user AS mine FROM webhook_services WHERE name = 'sv';
+SELECT register_webhook_service('sv', p_url => 'https://bot.example.com/');
+SELECT kind, agent_type, reply_handler, run_as, url FROM webhook_services WHERE name = 'sv';
+SELECT register_webhook_service('sv', p_agent_type => 'waiter', p_reply_handler => 'handle(jsonb)');
+SELECT kind, agent_type, reply_handler, run_as = current_user AS mine, url FROM webhook_services WHERE name = 'sv';
 -- One that comes with the extension is the user's from then on, and keeps its routes.
 SELECT register_webhook_service('jobs', p_url => 'https://bot.example.com/jobs');
 SELECT kind, enabled, from_extension, description, (SELECT count(*) FROM webhook_routes WHERE service = 'jobs') AS routes FROM webhook_services WHERE name = 'jobs';
@@ -108,6 +118,11 @@ SELECT register_webhook_service(repeat('x', 201));
 SELECT register_webhook_service('sv', 'jsonb_typeof(jsonb)', 'https://bot.example.com/');
 SELECT register_webhook_service('sv', 'no_such_function(jsonb)');
 SELECT register_webhook_service('sv', 'upper(text)');
+SELECT register_webhook_service('sv', 'jsonb_typeof(jsonb)', p_agent_type => 'waiter');
+SELECT register_webhook_service('sv', p_url => 'https://bot.example.com/', p_reply_handler => 'jsonb_typeof(jsonb)');
+SELECT register_webhook_service('sv', p_agent_type => 'no such agent');
+SELECT register_webhook_service('sv', p_reply_handler => 'jsonb_typeof(jsonb)');
+SELECT register_webhook_service('sv', p_agent_type => 'waiter', p_reply_handler => 'upper(text)');
 SELECT register_webhook_service('sv', p_url => 'http://bot.example.com/');
 SELECT register_webhook_service('sv', p_concurrency => 0);
 SELECT register_webhook_service('sv', p_debounce => '-1 second');
@@ -121,6 +136,7 @@ REVOKE ALL ON FUNCTION sv_secret(jsonb) FROM PUBLIC;
 CREATE FUNCTION sv_open(p_message jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 SET ROLE sv_admin;
 SELECT register_webhook_service('sv', 'sv_secret(jsonb)');
+SELECT register_webhook_service('sv', p_agent_type => 'waiter', p_reply_handler => 'sv_secret(jsonb)');
 SELECT register_webhook_service('sv', 'sv_open(jsonb)');
 SELECT name, run_as FROM webhook_services WHERE name = 'sv';
 SELECT set_webhook_service_secrets('sv', 'hush', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw');

@@ -74,7 +74,8 @@ CREATE FUNCTION @extschema@.register_webhook_service(
 	p_max_retries integer DEFAULT NULL, p_retry_base_delay interval DEFAULT NULL,
 	p_retry_max_delay interval DEFAULT NULL, p_circuit_threshold integer DEFAULT NULL,
 	p_circuit_timeout interval DEFAULT NULL, p_rollout_percent integer DEFAULT NULL,
-	p_test_users text[] DEFAULT NULL, p_description text DEFAULT NULL)
+	p_test_users text[] DEFAULT NULL, p_description text DEFAULT NULL,
+	p_agent_type text DEFAULT NULL, p_reply_handler regprocedure DEFAULT NULL)
 	RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -88,6 +89,19 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value',
 				DETAIL = 'Its messages go either to a function in this database or to an endpoint.',
 				HINT = 'Pass one of p_handler and p_url, or neither for clients that claim.';
+	ELSIF num_nonnulls(p_handler, p_url) > 0 AND num_nonnulls(p_agent_type, p_reply_handler) > 0 THEN
+		RAISE EXCEPTION 'service "%" has an agent, and a handler or a URL', p_name
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'Its messages are answered by an agent, or go to a function in this database or to an endpoint.',
+				HINT = 'Pass p_agent_type, and p_reply_handler for what it replies; or one of p_handler and p_url.';
+	ELSIF p_agent_type IS NOT NULL
+		AND NOT EXISTS (SELECT FROM @extschema@.webhook_agents WHERE agent_type = p_agent_type) THEN
+		RAISE EXCEPTION 'agent "%" does not exist', p_agent_type
+			USING ERRCODE = 'undefined_object', HINT = 'Add it to webhook_agents first.';
+	ELSIF p_reply_handler IS NOT NULL AND p_agent_type IS NULL
+		AND NOT EXISTS (SELECT FROM @extschema@.webhook_services WHERE name = p_name AND kind = 'agent') THEN
+		RAISE EXCEPTION 'service "%" has no agent whose replies could be handled', p_name
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass p_agent_type, too.';
 	END IF;
 	INSERT INTO @extschema@.webhook_services (name, enabled)
 		SELECT p_name, false
@@ -113,11 +127,26 @@ BEGIN
 		WHERE name = p_name;
 	-- Not in one with the above: to name the handler is to answer for it.
 	IF p_handler IS NOT NULL THEN
-		UPDATE @extschema@.webhook_services SET handler = p_handler::text, run_as = NULL, url = NULL
+		UPDATE @extschema@.webhook_services
+			SET handler = p_handler::text, run_as = NULL, url = NULL, agent_type = NULL, reply_handler = NULL
 			WHERE name = p_name;
 	ELSIF p_url IS NOT NULL THEN
-		UPDATE @extschema@.webhook_services SET handler = NULL, run_as = NULL, url = p_url
+		UPDATE @extschema@.webhook_services
+			SET handler = NULL, run_as = NULL, url = p_url, agent_type = NULL, reply_handler = NULL
 			WHERE name = p_name;
+	ELSIF p_reply_handler IS NOT NULL THEN
+		UPDATE @extschema@.webhook_services
+			SET handler = NULL, run_as = NULL, url = NULL,
+				agent_type = coalesce(p_agent_type, agent_type), reply_handler = p_reply_handler::text
+			WHERE name = p_name;
+	ELSIF p_agent_type IS NOT NULL THEN
+		UPDATE @extschema@.webhook_services SET agent_type = p_agent_type
+			WHERE name = p_name AND kind = 'agent';
+		IF NOT FOUND THEN
+			UPDATE @extschema@.webhook_services
+				SET handler = NULL, run_as = NULL, url = NULL, agent_type = p_agent_type
+				WHERE name = p_name;
+		END IF;
 	END IF;
 EXCEPTION WHEN check_violation THEN
 	RAISE EXCEPTION 'service "%" can''t be registered like this', p_name
@@ -127,8 +156,9 @@ EXCEPTION WHEN check_violation THEN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.register_webhook_service(text, regprocedure, text, boolean, boolean, interval,
-	integer, interval, interval, boolean, integer, interval, interval, integer, interval, integer, text[], text) IS
-	'adds a service, or changes what is named of one: its SQL handler or its endpoint, and how it is to be treated';
+	integer, interval, interval, boolean, integer, interval, interval, integer, interval, integer, text[], text,
+	text, regprocedure) IS
+	'adds a service, or changes what is named of one: its SQL handler, its endpoint or its agent, and how it is to be treated';
 
 CREATE FUNCTION @extschema@.webhook_switch_service(p_name text, p_enabled boolean) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -63,6 +63,12 @@ wahook_service_circuit(const char *service)
 	return psprintf("service:%s", service);
 }
 
+char *
+wahook_agent_circuit(const char *agent_type)
+{
+	return psprintf("agent:%s", agent_type);
+}
+
 static wahook_CircuitState
 state_of(const char *name)
 {

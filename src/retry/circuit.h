@@ -25,6 +25,8 @@ typedef struct wahook_CircuitVerdict
 
 /* The key of a service's circuit; palloc'd. */
 extern char *wahook_service_circuit(const char *service);
+/* The same of an agent's endpoint. */
+extern char *wahook_agent_circuit(const char *agent_type);
 
 /* What an admission would answer now. Only reads: it takes no probe. */
 extern wahook_CircuitVerdict wahook_circuit_look(const char *key);

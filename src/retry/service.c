@@ -1,6 +1,7 @@
 /*
- * The trigger on webhook_services: a handler is checked and qualified when it is set, and tied to
- * the role that set it. It is kept as text, because an oid in a table would block pg_upgrade.
+ * The trigger on webhook_services: a handler, be it of messages or of an agent's replies, is checked
+ * and qualified when it is set, and tied to the role that set it. It is kept as text, because an oid
+ * in a table would block pg_upgrade.
  */
 #include "postgres.h"
 
@@ -24,7 +25,8 @@
 enum
 {
 	Anum_handler = 2,
-	Anum_run_as = 3
+	Anum_run_as = 3,
+	Anum_reply_handler = 10
 };
 
 PG_FUNCTION_INFO_V1(wahook_check_service);
@@ -116,8 +118,9 @@ choose_role(HeapTuple new, HeapTuple old, TupleDesc desc)
 }
 
 /*
- * BEFORE INSERT OR UPDATE OF handler, run_as on webhook_services. It runs with the rights and the
- * search_path of the caller: a registering function that is SECURITY DEFINER would lend its own.
+ * BEFORE INSERT OR UPDATE OF handler, run_as, reply_handler on webhook_services. It runs with the
+ * rights and the search_path of the caller: a registering function that is SECURITY DEFINER would
+ * lend its own. A service has one of the two handlers; that it can't have both is for its CHECK.
  */
 Datum
 wahook_check_service(PG_FUNCTION_ARGS)
@@ -140,7 +143,9 @@ wahook_check_service(PG_FUNCTION_ARGS)
 	updates = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	tuple = updates ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	desc = RelationGetDescr(trigger->tg_relation);
-	name = get_column(tuple, desc, Anum_handler);
+	name = get_column(tuple, desc, columns[0]);
+	if (name == NULL && (name = get_column(tuple, desc, Anum_reply_handler)) != NULL)
+		columns[0] = Anum_reply_handler;
 	if (name != NULL)
 	{
 		Oid function = find_function(name);
