@@ -22,7 +22,7 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/ingest/functions.sql src/ingest/services.sql src/ingest/routes.sql \
 	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
 	src/retry/service.sql src/retry/processor.sql src/retry/circuit.sql \
-	src/ingest/rate_limit.sql src/agent/sessions.sql \
+	src/ingest/rate_limit.sql src/agent/config.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/metrics.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
 	src/worker/jobs.sql src/worker/cron.sql src/worker/start.sql src/worker/http.sql \
 	src/upgrade/import.sql src/upgrade/import_dead_letters.sql \

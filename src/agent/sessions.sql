@@ -1,4 +1,75 @@
--- Sessions of agents.
+-- Sessions of agents: opened by the first turn, counted, and ended by a call, by idleness, or with their
+-- conversation.
+
+CREATE FUNCTION @extschema@.webhook_open_agent_session(
+	p_conversation_id uuid, p_agent_type text, p_variant text, p_version integer)
+	RETURNS uuid
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	v_timeout interval := @extschema@.webhook_setting('agent_session_timeout'::text)::interval;
+	v_session @extschema@.agent_sessions;
+BEGIN
+	LOOP
+		SELECT * INTO v_session FROM @extschema@.agent_sessions
+			WHERE conversation_id = p_conversation_id AND agent_type = p_agent_type
+				AND session_state = 'active';
+		IF v_session.last_activity_at < now() - v_timeout THEN
+			UPDATE @extschema@.agent_sessions
+				SET session_state = 'timeout', ended_at = last_activity_at + v_timeout
+				WHERE id = v_session.id AND session_state = 'active'
+					AND last_activity_at < now() - v_timeout;
+		ELSIF v_session.variant <> p_variant THEN
+			-- The variant that it began with is gone.
+			UPDATE @extschema@.agent_sessions SET session_state = 'completed', ended_at = now()
+				WHERE id = v_session.id AND session_state = 'active';
+		ELSIF v_session.id IS NOT NULL THEN
+			RETURN v_session.id;
+		END IF;
+
+		-- The index is partial, so its predicate is part of what names it.
+		INSERT INTO @extschema@.agent_sessions (conversation_id, agent_type, variant, version)
+			SELECT c.id, p_agent_type, coalesce(p_variant, a.variant),
+					CASE WHEN p_variant IS NULL THEN a.version ELSE p_version END
+				FROM @extschema@.webhook_conversations c
+					LEFT JOIN LATERAL @extschema@.webhook_agent_config(p_agent_type, c.user_id, NULL::uuid) a
+						ON p_variant IS NULL
+				WHERE c.id = p_conversation_id
+			ON CONFLICT (conversation_id, agent_type) WHERE session_state = 'active' DO NOTHING
+			RETURNING id INTO v_session.id;
+		IF FOUND THEN
+			RETURN v_session.id;
+		ELSIF NOT EXISTS (SELECT FROM @extschema@.webhook_conversations WHERE id = p_conversation_id) THEN
+			RAISE EXCEPTION 'conversation % does not exist', coalesce(p_conversation_id::text, 'null')
+				USING ERRCODE = 'WH003',
+					HINT = 'Create it with get_or_create_conversation(), or insert it into webhook_conversations.';
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_open_agent_session(uuid, text, text, integer) IS
+	'the agent''s active session in the conversation; where there is none, or it has been idle for too long, a new one. A null variant: as webhook_agent_config() says';
+
+CREATE FUNCTION @extschema@.webhook_count_agent_turn(
+	p_session_id uuid, p_messages integer, p_prompt_tokens integer, p_completion_tokens integer, p_errors integer)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	UPDATE @extschema@.agent_sessions SET
+		total_messages = total_messages + coalesce(p_messages, 0),
+		-- The contract's columns are integers.
+		total_tokens_used = least(2147483647, total_tokens_used::bigint
+			+ coalesce(p_prompt_tokens, 0) + coalesce(p_completion_tokens, 0))::integer,
+		prompt_tokens = prompt_tokens + coalesce(p_prompt_tokens, 0),
+		completion_tokens = completion_tokens + coalesce(p_completion_tokens, 0),
+		error_count = error_count + coalesce(p_errors, 0),
+		last_activity_at = greatest(last_activity_at, clock_timestamp())
+		WHERE id = p_session_id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_count_agent_turn(uuid, integer, integer, integer, integer) IS
+	'counts a turn on a session: messages, tokens, errors';
 
 CREATE FUNCTION @extschema@.increment_session_metrics(p_conversation_id uuid, p_agent_type text)
 	RETURNS void
@@ -11,18 +82,27 @@ BEGIN
 				DETAIL = format('It was for conversation %s.', coalesce(p_conversation_id::text, 'null')),
 				HINT = 'Pass one of webhook_agents, or a name of your own.';
 	END IF;
-
-	-- The index is partial, so its predicate is part of what names it.
-	INSERT INTO @extschema@.agent_sessions (conversation_id, agent_type, total_messages)
-		SELECT id, p_agent_type, 1 FROM @extschema@.webhook_conversations WHERE id = p_conversation_id
-		ON CONFLICT (conversation_id, agent_type) WHERE session_state = 'active'
-		DO UPDATE SET total_messages = agent_sessions.total_messages + 1;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'conversation % does not exist', coalesce(p_conversation_id::text, 'null')
-			USING ERRCODE = 'WH003',
-				HINT = 'Create it with get_or_create_conversation(), or insert it into webhook_conversations.';
-	END IF;
+	PERFORM @extschema@.webhook_count_agent_turn(@extschema@.webhook_open_agent_session(
+		p_conversation_id, p_agent_type, NULL::text, NULL::integer), 1, 0, 0, 0);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.increment_session_metrics(uuid, text) IS
 	'counts a message on the agent''s active session in the conversation, and starts one where there is none';
+
+CREATE FUNCTION @extschema@.end_agent_session(
+	p_conversation_id uuid, p_agent_type text, p_state text DEFAULT 'completed')
+	RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF p_state IS NULL OR p_state NOT IN ('completed', 'failed', 'timeout') THEN
+		RAISE EXCEPTION 'session does not end as "%"', coalesce(left(p_state, 64), 'null')
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass completed, failed or timeout.';
+	END IF;
+	UPDATE @extschema@.agent_sessions SET session_state = p_state, ended_at = clock_timestamp()
+		WHERE conversation_id = p_conversation_id AND agent_type = p_agent_type AND session_state = 'active';
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.end_agent_session(uuid, text, text) IS
+	'ends the agent''s active session in the conversation as completed, failed or timeout; false: there was none';

@@ -31,10 +31,19 @@ CREATE TABLE @extschema@.agent_sessions (
 	version integer,
 	prompt_tokens bigint NOT NULL DEFAULT 0 CHECK (prompt_tokens >= 0),
 	completion_tokens bigint NOT NULL DEFAULT 0 CHECK (completion_tokens >= 0),
-	last_activity_at timestamptz NOT NULL DEFAULT now()
-);
+	last_activity_at timestamptz NOT NULL DEFAULT now(),
+	seen_active_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 70);
+-- What counting changes has no index, so that it stays on the page. Idle sessions are found by
+-- seen_active_at: no session was active last before that, and only the cleanup moves it on.
+CREATE INDEX agent_sessions_seen_active_idx
+	ON @extschema@.agent_sessions (seen_active_at) WHERE session_state = 'active';
+COMMENT ON COLUMN @extschema@.agent_sessions.variant IS
+	'of webhook_agent_variants; empty: the agent itself; null where the agent is none of webhook_agents';
 COMMENT ON COLUMN @extschema@.agent_sessions.version IS
 	'of webhook_agent_versions, which it began with; null where the agent is none of webhook_agents';
+COMMENT ON COLUMN @extschema@.agent_sessions.seen_active_at IS
+	'last_activity_at as the cleanup saw it last';
 CREATE UNIQUE INDEX agent_sessions_active_key
 	ON @extschema@.agent_sessions (conversation_id, agent_type) WHERE session_state = 'active';
 CREATE INDEX agent_sessions_started_idx ON @extschema@.agent_sessions (started_at);

@@ -83,6 +83,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'cleanup_stuck_webhook_conversations', 'EXECUTE', NULL, 'EXECUTE'),
 		('function', 'cleanup_stale_sessions', 'EXECUTE', NULL, 'EXECUTE'),
 		('function', 'increment_session_metrics', 'EXECUTE', NULL, 'EXECUTE'),
+		('function', 'end_agent_session', 'EXECUTE', NULL, 'EXECUTE'),
 		('function', 'check_webhook_system_health', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
 		('function', 'get_webhook_performance_stats', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
 		('function', 'webhook_metrics', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
@@ -114,6 +115,9 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_require_route', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_switch_service', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_switch_route', NULL, NULL, 'EXECUTE'),
+		('function', 'webhook_agent_config', NULL, NULL, NULL),
+		('function', 'webhook_open_agent_session', NULL, NULL, NULL),
+		('function', 'webhook_count_agent_turn', NULL, NULL, NULL),
 		('function', 'webhook_audit_status', NULL, NULL, NULL),
 		('function', 'webhook_check_grantor', NULL, NULL, NULL),
 		('function', 'webhook_check_endpoint', NULL, NULL, NULL),
@@ -163,6 +167,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_status_rank', NULL, NULL, NULL),
 		('function', 'webhook_sweep', NULL, NULL, NULL),
 		('function', 'webhook_try_job_lock', NULL, NULL, NULL),
+		('function', 'webhook_user_hash', NULL, NULL, NULL),
 		('function', 'webhook_user_in_share', NULL, NULL, NULL),
 		('function', 'webhook_uuid_floor', NULL, NULL, NULL)
 	$$;

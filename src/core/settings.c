@@ -32,6 +32,7 @@ double wahook_dlq_jitter;
 int wahook_dlq_batch_size;
 
 int wahook_session_ttl_s;
+static int agent_session_timeout_s;
 int wahook_retention_batch_size;
 
 /* PostgreSQL 16 and later assert that the value of an enum is its default from the start. */
@@ -199,6 +200,10 @@ wahook_define_settings(void)
 	DefineCustomIntVariable("wahook.session_ttl",
 							"How long a user session may be idle before it is deleted.", NULL,
 							&wahook_session_ttl_s, DAY_S, 60, MAX_RETENTION_S, PGC_USERSET,
+							GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("wahook.agent_session_timeout",
+							"How long an agent session may be idle before it ends.", NULL,
+							&agent_session_timeout_s, DAY_S, 1, MAX_RETENTION_S, PGC_USERSET,
 							GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("wahook.retention_batch_size",
 							"The most rows that one run of the cleanup job deletes from a table.",

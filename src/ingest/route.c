@@ -28,6 +28,7 @@
 /* An expression that needs longer is at fault, however slow the machine. */
 #define REGEX_TIMEOUT_MS 250
 
+PG_FUNCTION_INFO_V1(wahook_user_hash);
 PG_FUNCTION_INFO_V1(wahook_user_in_share);
 
 /* Lower case, without space around, and one space for each run of it within. */
@@ -224,17 +225,26 @@ is_test_user(const char *user, Datum test_users)
 	return false;
 }
 
-static bool
-is_in_share(const char *name, const char *user, int percent)
+/* From 0 to PG_INT64_MAX; -1 where user names nobody. */
+static int64
+hash_user(const char *name, const char *user)
 {
 	char *identity = wahook_normalize_identity(user);
 	uint64 hash;
 
-	if (identity == NULL || percent <= 0)
-		return false;
+	if (identity == NULL)
+		return -1;
 	hash = hash_bytes_extended((const unsigned char *) name, strlen(name), 0);
 	hash = hash_bytes_extended((const unsigned char *) identity, strlen(identity), hash);
-	return (int) ((hash & PG_INT64_MAX) % 100) < percent;
+	return (int64) (hash & PG_INT64_MAX);
+}
+
+static bool
+is_in_share(const char *name, const char *user, int percent)
+{
+	int64 hash = percent <= 0 ? -1 : hash_user(name, user);
+
+	return hash >= 0 && (int) (hash % 100) < percent;
 }
 
 bool
@@ -267,6 +277,18 @@ wahook_match_route(const wahook_Config *config, wahook_Routable *message)
 			return route;
 	}
 	return NULL;
+}
+
+/* webhook_user_hash(text, text) → bigint */
+Datum
+wahook_user_hash(PG_FUNCTION_ARGS)
+{
+	int64 hash =
+		hash_user(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+
+	if (hash < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(hash);
 }
 
 /* webhook_user_in_share(text, text, integer, text[]) → boolean */

@@ -211,6 +211,11 @@ COMMENT ON FUNCTION @extschema@.set_webhook_service_secrets(text, text, text, te
 	'sets what deliveries to an endpoint are authorized and signed with; null: as it is, empty: none. A signing secret that is replaced goes on signing as the previous one';
 
 -- The formula is part of the interface: what it tells of a user must stay when versions change.
+CREATE FUNCTION @extschema@.webhook_user_hash(p_name text, p_user_id text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'wahook_user_hash' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.webhook_user_hash(text, text) IS
+	'a number that is always the same for a user and a name, and as good as random; null for a user without a name';
+
 CREATE FUNCTION @extschema@.webhook_user_in_share(
 	p_name text, p_user_id text, p_percent integer, p_test_users text[])
 	RETURNS boolean

@@ -91,8 +91,10 @@ ALTER TABLE @extschema@.agent_sessions
 	ADD version integer,
 	ADD prompt_tokens bigint NOT NULL DEFAULT 0 CHECK (prompt_tokens >= 0),
 	ADD completion_tokens bigint NOT NULL DEFAULT 0 CHECK (completion_tokens >= 0),
-	ADD last_activity_at timestamptz NOT NULL DEFAULT now();
-UPDATE @extschema@.agent_sessions SET last_activity_at = coalesce(ended_at, started_at);
+	ADD last_activity_at timestamptz NOT NULL DEFAULT now(),
+	ADD seen_active_at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE @extschema@.agent_sessions SET (fillfactor = 70);
+UPDATE @extschema@.agent_sessions SET last_activity_at = coalesce(ended_at, started_at), seen_active_at = started_at;
 
 -- The trigger takes out the untouched row of the same name; what users have stays.
 INSERT INTO @extschema@.webhook_services (name, enabled, from_extension, description) VALUES
