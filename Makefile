@@ -22,7 +22,7 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/ingest/functions.sql src/ingest/services.sql src/ingest/routes.sql \
 	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
 	src/retry/service.sql src/retry/processor.sql src/retry/circuit.sql \
-	src/ingest/rate_limit.sql src/agent/config.sql src/agent/sessions.sql \
+	src/ingest/rate_limit.sql src/agent/tokens.sql src/agent/config.sql src/agent/sessions.sql \
 	src/monitor/views.sql src/monitor/health.sql src/monitor/metrics.sql src/monitor/retention.sql src/monitor/session_cleanup.sql \
 	src/worker/jobs.sql src/worker/cron.sql src/worker/start.sql src/worker/http.sql \
 	src/upgrade/import.sql src/upgrade/import_dead_letters.sql \
@@ -31,9 +31,9 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS = install monitor contract seeds seeds_admin sessions rate_limit circuits circuits_admin retention \
 	signature signature_admin receive fixtures lock claim claim_admin conversation message_json \
-	conversation_state dead_letters dead_letters_admin handlers_admin services routes flags order intake_limit import extended http
+	conversation_state dead_letters dead_letters_admin tokens handlers_admin services routes flags order intake_limit import extended http
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
-REGRESS_SERVICE = monitor contract seeds sessions rate_limit circuits \
+REGRESS_SERVICE = monitor contract seeds sessions tokens rate_limit circuits \
 	signature receive fixtures lock claim conversation \
 	conversation_state dead_letters
 

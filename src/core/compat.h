@@ -86,6 +86,15 @@ typedef bool wahook_UpdateIndexes;
 #define wahook_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)
 #endif
 
+/* Since 16, there is one check of privileges for all kinds of objects. Include utils/acl.h and catalog/pg_proc.h. */
+#if PG_VERSION_NUM >= 160000
+#define wahook_may_execute(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define wahook_may_execute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 /* Since 16, there is one check of ownership for all kinds of objects. Include utils/acl.h. */
 #if PG_VERSION_NUM >= 160000
 #define wahook_owns_database(database, role) object_ownercheck(DatabaseRelationId, database, role)

@@ -38,6 +38,8 @@ int wahook_retention_batch_size;
 /* PostgreSQL 16 and later assert that the value of an enum is its default from the start. */
 int wahook_log_events = WAHOOK_LOG_PROBLEMS;
 
+char *wahook_token_counter;
+
 #define DAY_S (24 * 3600)
 #define MAX_RETENTION_S (10 * 365 * DAY_S)
 
@@ -215,6 +217,10 @@ wahook_define_settings(void)
 								retentions[i].min_s, MAX_RETENTION_S, PGC_USERSET, GUC_UNIT_S, NULL,
 								NULL, NULL);
 
+	DefineCustomStringVariable("wahook.token_counter",
+							   "The function that counts the tokens of a text.",
+							   "It takes text and returns integer. Empty for the built-in estimate.",
+							   &wahook_token_counter, "", PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("wahook.log_events",
 							 "Which events are written to the server log, a line of JSON each.",
 							 NULL, &wahook_log_events, WAHOOK_LOG_PROBLEMS, log_events_options,

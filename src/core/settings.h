@@ -49,6 +49,9 @@ extern int wahook_session_ttl_s;
 extern int wahook_retention_batch_size;
 extern int wahook_log_events;
 
+/* The name of a function; empty for the built-in estimate. */
+extern char *wahook_token_counter;
+
 extern void wahook_define_settings(void);
 
 #endif

@@ -1,0 +1,38 @@
+/*
+ * Chat messages within a token budget. Messages are a jsonb array in the shape of chat completions,
+ * oldest first: {"role", "content" (a text or an array of parts), "tool_calls", "tool_call_id",
+ * "name", ...}, and of our own "pinned", "wamid" and "at".
+ */
+#ifndef WAHOOK_TRUNCATE_H
+#define WAHOOK_TRUNCATE_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+
+typedef struct wahook_Truncation
+{
+	Jsonb *messages; /* what is kept; the very jsonb that was given where nothing had to change */
+	int tokens;      /* what that costs: never more than the budget */
+	int given;       /* how many messages there were */
+	int kept;
+	int shortened;  /* of those that are kept */
+	int unsendable; /* of those that are not: calls without results, results without calls */
+	bool *is_kept;  /* a flag for each message that was given */
+} wahook_Truncation;
+
+/*
+ * max_messages: the most messages besides system prompts and pinned ones; INT_MAX for no limit.
+ * Error 22023 where messages is no array of objects; see tokens.h for errors of the token counter.
+ * All is allocated in the current memory context.
+ */
+extern void wahook_truncate_context(Jsonb *messages, int max_tokens, int max_messages,
+									wahook_Truncation *result);
+
+/* What they cost, by the same rule. Errors as above. */
+extern int wahook_count_context(Jsonb *messages);
+
+/* Whether it is our own, not the model's: "pinned", "wamid" or "at". It costs nothing. */
+extern bool wahook_is_private_key(const char *key, int len);
+
+#endif
