@@ -39,3 +39,23 @@ CREATE TRIGGER webhook_conversations_lock
 	WHEN (NEW.locked_by IS NOT NULL AND NEW.lock_token = OLD.lock_token
 		AND (NEW.locked_by, NEW.locked_at) IS DISTINCT FROM (OLD.locked_by, OLD.locked_at))
 	EXECUTE FUNCTION @extschema@.webhook_lock_directly();
+
+CREATE FUNCTION @extschema@.webhook_lease_directly()
+	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
+		VALUES (coalesce(NEW.lock_expires_at, NEW.locked_at + @extschema@.webhook_setting('lock_timeout')::interval, clock_timestamp()),
+			NEW.id, NEW.locked_by)
+		ON CONFLICT (expires_at, conversation_id) DO UPDATE SET lock_id = excluded.lock_id;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_lease_directly() IS
+	'trigger: a conversation that is inserted with a lock on it is looked at when that ends';
+-- A claim that makes a conversation writes the lease itself, and its lock has an end. A dump has both.
+CREATE TRIGGER webhook_conversations_lease
+	AFTER INSERT ON @extschema@.webhook_conversations
+	FOR EACH ROW WHEN (NEW.locked_by IS NOT NULL AND NEW.lock_expires_at IS NULL
+		AND current_setting('check_function_bodies') = 'on')
+	EXECUTE FUNCTION @extschema@.webhook_lease_directly();
