@@ -11,6 +11,7 @@
 #include "core/counters.h"
 #include "core/settings.h"
 #include "core/shared.h"
+#include "monitor/health_settings.h"
 #include "worker/handler_settings.h"
 #include "worker/http_settings.h"
 #include "worker/worker.h"
@@ -27,12 +28,14 @@ _PG_init(void)
 	wahook_define_http_settings();
 	wahook_define_worker_settings();
 	wahook_define_handler_settings();
+	wahook_define_health_settings();
 	MarkGUCPrefixReserved("wahook");
 	wahook_install_hooks();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		wahook_reserve_shared();
 		wahook_reserve_counters();
+		wahook_note_preload();
 		wahook_register_launcher();
 	}
 }

@@ -24,6 +24,7 @@ static void
 init_slot(wahook_Slot *slot)
 {
 	memset(slot, 0, sizeof(*slot));
+	wahook_init_heartbeat(&slot->heartbeat);
 	for (int i = 0; i < WAHOOK_MAX_LISTENERS; i++)
 	{
 		pg_atomic_init_u64(&slot->listeners[i].latch, 0);

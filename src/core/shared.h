@@ -14,6 +14,8 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
+#include "core/heartbeat.h"
+
 /* How many databases of a server can have a worker. */
 #define WAHOOK_MAX_DATABASES 64
 
@@ -62,7 +64,7 @@ typedef struct wahook_LauncherPlace
 	pid_t pid;
 } wahook_LauncherPlace;
 
-/* All but the listeners under the lock. */
+/* All but the listeners and the heartbeat under the lock. */
 typedef struct wahook_Slot
 {
 	wahook_WorkerState state;
@@ -76,6 +78,7 @@ typedef struct wahook_Slot
 	wahook_HandlerPlace handlers[WAHOOK_MAX_HANDLERS];
 
 	wahook_Listener listeners[WAHOOK_MAX_LISTENERS];
+	wahook_Heartbeat heartbeat;
 } wahook_Slot;
 
 typedef struct wahook_Shared

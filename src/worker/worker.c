@@ -18,6 +18,7 @@
 
 #include "core/compat.h"
 #include "core/shared.h"
+#include "monitor/health_settings.h"
 #include "worker/handler_process.h"
 
 #define MAX_PAUSE_S 300
@@ -45,6 +46,19 @@ static State states[lengthof(sources)];
 static MemoryContext turn_context;
 static WaitEventSet *wait_set = NULL;
 static int slot_number = -1;
+static TimestampTz alive_until = DT_NOBEGIN;
+
+static wahook_Heartbeat *
+heartbeat(void)
+{
+	return &wahook_shared()->slots[slot_number].heartbeat;
+}
+
+TimestampTz
+wahook_former_worker_alive_until(void)
+{
+	return alive_until;
+}
 
 static void
 set_state(wahook_WorkerState state)
@@ -63,6 +77,7 @@ leave_slot(int code, Datum arg)
 	wahook_Shared *shared = wahook_shared();
 	wahook_Slot *slot = &shared->slots[slot_number];
 
+	wahook_heartbeat_end(&slot->heartbeat);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	slot->worker_pid = 0;
 	slot->failed_to_run = slot->state == WAHOOK_WORKER_STARTING;
@@ -99,7 +114,10 @@ take_slot(Oid database)
 	}
 	LWLockRelease(&shared->lock);
 	if (taken)
+	{
+		alive_until = wahook_heartbeat_begin(heartbeat());
 		before_shmem_exit(leave_slot, (Datum) 0);
+	}
 	return taken;
 }
 
@@ -131,7 +149,7 @@ take_turn(void *arg)
 }
 
 /* A note that comes during the pause after a failure waits for its end. */
-static TimestampTz
+static void
 turn_of(int source, int heard)
 {
 	State *state = &states[source];
@@ -143,10 +161,10 @@ turn_of(int source, int heard)
 	{
 		if (heard & state->wants)
 			state->due_at = state->pause.until;
-		return Max(state->due_at, state->pause.until);
+		return;
 	}
 	if (now < state->due_at && (heard & state->wants) == 0)
-		return state->due_at;
+		return;
 
 	MemoryContextSwitchTo(turn_context);
 	pgstat_report_activity(STATE_RUNNING, sources[source]->name);
@@ -155,19 +173,30 @@ turn_of(int source, int heard)
 	MemoryContextReset(turn_context);
 	wahook_note_result(&state->pause, done, MAX_PAUSE_S);
 	state->due_at = done ? turn.due_at : state->pause.until;
-	return state->due_at;
 }
 
+void
+wahook_source_is_due(const wahook_Source *source)
+{
+	for (size_t i = 0; i < lengthof(sources); i++)
+		if (sources[i] == source)
+			states[i].due_at = DT_NOBEGIN;
+}
+
+/* A turn can make another source due, one before it too. */
 static TimestampTz
 all_turns(int heard)
 {
 	TimestampTz next = DT_NOEND;
 
 	for (size_t i = 0; i < lengthof(sources) && !wahook_is_to_end(); i++)
+		turn_of(i, heard);
+	for (size_t i = 0; i < lengthof(sources); i++)
 	{
-		TimestampTz due_at = turn_of(i, heard);
+		const wahook_Pause *pause = &states[i].pause;
 
-		next = Min(next, due_at);
+		next =
+			Min(next, pause->failures > 0 ? Max(states[i].due_at, pause->until) : states[i].due_at);
 	}
 	return next;
 }
@@ -251,9 +280,15 @@ run(void)
 			break;
 		pgstat_report_stat(true);
 		if (wahook_about_to_sleep(next))
+		{
+			wahook_heartbeat_sleep(heartbeat(), next);
 			wait_for_work(next);
+		}
 		ResetLatch(MyLatch);
 		heard = ConfigReloadPending ? WAHOOK_WORK_ALL : 0;
+		/* All times that the sources have in mind were made of the former time. */
+		if (wahook_heartbeat_wake(heartbeat(), wahook_health_clock_jump_s * INT64CONST(1000)))
+			heard = WAHOOK_WORK_ALL;
 		for (size_t i = 0; heard != 0 && i < lengthof(sources); i++)
 			states[i].pause = (wahook_Pause){0};
 		wahook_process_interrupts();

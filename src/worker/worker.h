@@ -55,6 +55,12 @@ extern const wahook_Source wahook_http_source;
 /* Changes which notes call for turns of a source: what no source wants costs the sessions nothing. */
 extern void wahook_source_wants(const wahook_Source *source, int wants);
 
+/* It gets a turn before the worker sleeps again. */
+extern void wahook_source_is_due(const wahook_Source *source);
+
+/* When the worker before this one was last there; DT_NOBEGIN: not known in this run of the server. */
+extern TimestampTz wahook_former_worker_alive_until(void);
+
 /*
  * Runs a unit: a transaction in READ COMMITTED, as the owner of the extension, search_path
  * pg_catalog, connected to SPI. False when it failed: then it was rolled back and its error logged
@@ -109,5 +115,8 @@ extern PGDLLEXPORT void wahook_worker_main(Datum database);
 extern void wahook_register_launcher(void);
 extern bool wahook_start_launcher(Oid database);
 extern void wahook_install_hooks(void);
+
+/* The library was preloaded: a worker is to be expected. */
+extern void wahook_note_preload(void);
 
 #endif
