@@ -18,6 +18,7 @@
 #include "conversation/take.h"
 #include "core/columns.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/tables.h"
@@ -289,9 +290,11 @@ wahook_claim_these(const wahook_ClaimRequest *request, const wahook_ClaimTarget 
 	{
 		pg_uuid_t holder;
 		TimestampTz until;
+		wahook_Look look = wahook_look_at(&claim, &targets[i].conversation_id, targets[i].service,
+										  &holder, &until);
 
-		claimed[i] = wahook_look_at(&claim, &targets[i].conversation_id, targets[i].service,
-									&holder, &until) == WAHOOK_CLAIMED;
+		claimed[i] = look == WAHOOK_CLAIMED;
+		wahook_count(WAHOOK_LOCKS_REFUSED, look == WAHOOK_HELD);
 	}
 	wahook_end_claim(&claim);
 }

@@ -23,6 +23,7 @@
 #include "core/args.h"
 #include "conversation/line.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/errors.h"
 #include "core/event.h"
 #include "core/plan.h"
@@ -108,7 +109,10 @@ close_completion(Completion *completion)
 		Datum values[] = {makeArrayResult(completion->retried, CurrentMemoryContext),
 						  TimestampTzGetDatum(completion->now)};
 
-		log_resolved(wahook_execute(&resolve_plan, values, NULL));
+		uint64 resolved = wahook_execute(&resolve_plan, values, NULL);
+
+		log_resolved(resolved);
+		wahook_count(WAHOOK_RETRIES_RESOLVED, resolved);
 	}
 }
 
@@ -118,6 +122,14 @@ elapsed_ms(TimestampTz from, TimestampTz to)
 	if (TIMESTAMP_NOT_FINITE(from))
 		return 0;
 	return (int) Min(Max((to - from) / 1000, 0), PG_INT32_MAX);
+}
+
+static TimestampTz
+received_at(TupleTableSlot *message)
+{
+	bool isnull;
+
+	return DatumGetTimestampTz(slot_getattr(message, Anum_message_received_at, &isnull));
 }
 
 /* The idempotency record says when the message was processed. One deleted by hand says nothing. */
@@ -138,6 +150,7 @@ mark_processed(Completion *completion, const pg_uuid_t *message_id, int ms)
 	state = wahook_peek_row(&messages->rows, &key, 1);
 	if (state == WAHOOK_ROW_NONE)
 		return;
+	wahook_observe(WAHOOK_END_TO_END_TIME, completion->now - received_at(messages->rows.slot));
 	if (state != WAHOOK_ROW_STEADY || !wahook_update_row(messages, values, nulls, replace))
 		wahook_raise_busy("message", wahook_uuid_text(message_id));
 }
@@ -177,6 +190,8 @@ complete_message(Completion *completion, const wahook_Conversation *conversation
 	bool isnull;
 	Datum message_id = slot_getattr(waiting, Anum_inbox_message_id, &isnull);
 
+	wahook_count(WAHOOK_MESSAGES_COMPLETED, 1);
+	wahook_observe(WAHOOK_PROCESSING_TIME, ms * INT64CONST(1000));
 	mark_processed(completion, DatumGetUUIDP(message_id), ms);
 	record_attempt(completion, conversation, waiting, ms);
 	if (DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) > 0)
@@ -391,6 +406,7 @@ complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *l
 		CHECK_FOR_INTERRUPTS();
 		if (!wahook_try_hold(&completion->store->conversations.rows, id, lock_id, &conversation))
 		{
+			wahook_count_now(WAHOOK_LOCKS_LOST, 1);
 			appendStringInfo(lost, "%s%s", lost->len > 0 ? ", " : "", wahook_uuid_text(id));
 			continue;
 		}

@@ -12,6 +12,7 @@
 #include "conversation/lease.h"
 #include "conversation/state.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/event.h"
 #include "core/plan.h"
 #include "core/settings.h"
@@ -29,7 +30,7 @@ static wahook_Plan lose_plan =
 	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms)"
 	 " SELECT message_id, attempts + losses, 'lost', $1, $3, service, $4, $5,"
 	 " least(greatest(extract(epoch FROM $5 - $4) * 1000, 0), 2147483647)::integer FROM lost)"
-	 " SELECT array_agg(seq ORDER BY seq) FROM lost WHERE losses >= $6",
+	 " SELECT array_agg(seq ORDER BY seq) FILTER (WHERE losses >= $6), count(*) FROM lost",
 	 6,
 	 {UUIDOID, INT8ARRAYOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
 
@@ -101,6 +102,7 @@ wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, T
 					  Int32GetDatum(wahook_max_attempts)};
 	char nulls[] = "      ";
 	bool none;
+	bool isnull;
 	Datum given_up;
 
 	if (!conversation->locked || conversation->claimed == NULL)
@@ -109,6 +111,7 @@ wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, T
 		nulls[3] = 'n';
 	wahook_execute(&lose_plan, values, nulls);
 	given_up = wahook_result(0, 1, &none);
+	wahook_count(WAHOOK_MESSAGES_FAILED, DatumGetInt64(wahook_result(0, 2, &isnull)));
 	if (!none)
 	{
 		Datum give_up[] = {values[0], given_up};

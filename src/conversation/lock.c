@@ -21,6 +21,7 @@
 #include "conversation/line.h"
 #include "conversation/lease.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/errors.h"
 #include "core/event.h"
 #include "core/plan.h"
@@ -143,6 +144,12 @@ wahook_lock_is_free(const wahook_Conversation *conversation, TimestampTz now)
 	return !conversation->locked || conversation->lock_expires_at <= now;
 }
 
+wahook_Counter
+wahook_acquisition(const wahook_Conversation *conversation)
+{
+	return conversation->locked ? WAHOOK_LOCKS_TAKEN_OVER : WAHOOK_LOCKS_ACQUIRED;
+}
+
 static bool
 held_by(const wahook_Conversation *conversation, const pg_uuid_t *lock_id)
 {
@@ -166,6 +173,7 @@ wahook_raise_unknown_conversation(const pg_uuid_t *id)
 static void
 raise_lock_lost(const wahook_Conversation *conversation, const pg_uuid_t *lock_id)
 {
+	wahook_count_now(WAHOOK_LOCKS_LOST, 1);
 	ereport(ERROR,
 			(errcode(WAHOOK_LOCK_LOST),
 			 errmsg("lock on conversation %s was lost", wahook_uuid_text(&conversation->id)),
@@ -349,6 +357,7 @@ wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us)
 				WAHOOK_ROW_STEADY &&
 			wahook_lock_is_free(&conversation, now) &&
 			wahook_try_lock_row(&store.conversations.rows);
+	wahook_count(!taken ? WAHOOK_LOCKS_REFUSED : wahook_acquisition(&conversation), 1);
 	if (taken)
 	{
 		wahook_expire_claim(&store.conversations.rows, &conversation, now);
@@ -438,6 +447,7 @@ wahook_renew_conversation_lock(PG_FUNCTION_ARGS)
 	}
 	wahook_close_table(&conversations);
 	wahook_end();
+	wahook_count_now(WAHOOK_LOCKS_LOST, !held);
 	if (!held)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(expires_at);

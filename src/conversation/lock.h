@@ -15,6 +15,7 @@
 #include "utils/array.h"
 #include "utils/uuid.h"
 
+#include "core/counters.h"
 #include "core/table.h"
 
 /* A conversation's row as it was seen. Strings and arrays are palloc'd. */
@@ -58,6 +59,9 @@ extern void wahook_open_conversations(wahook_RowReader *rows);
 /* Looks at a conversation as wahook_peek_row() does, and reads its row when there is one. */
 extern wahook_RowState wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 												wahook_Conversation *conversation);
+
+/* How taking the lock counts, of one that is free or whose lease has run out. */
+extern wahook_Counter wahook_acquisition(const wahook_Conversation *conversation);
 
 /* Whether the lock is free to be taken at the given time. */
 extern bool wahook_lock_is_free(const wahook_Conversation *conversation, TimestampTz now);

@@ -63,6 +63,7 @@ wahook_receive_and_claim_webhook(PG_FUNCTION_ARGS)
 	wahook_take_in(fcinfo, &intake);
 	claim_received(&request, &intake, (ReturnSetInfo *) fcinfo->resultinfo);
 	wahook_queue_messages(&intake);
+	wahook_count_intake(&intake);
 	wahook_end();
 	return (Datum) 0;
 }

@@ -25,6 +25,7 @@
 #include "conversation/message.h"
 #include "conversation/state.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/event.h"
 #include "core/json_writer.h"
 #include "core/plan.h"
@@ -122,6 +123,8 @@ take_message(wahook_Claim *claim, Batch *batch, TimestampTz since)
 								   false, INT8OID, CurrentMemoryContext);
 	batch->user_id = copy_text(waiting, Anum_inbox_user_id, batch->user_id);
 	batch->whatsapp_phone = copy_text(waiting, Anum_inbox_whatsapp_phone, batch->whatsapp_phone);
+
+	wahook_observe(WAHOOK_INBOX_WAIT, claim->now - wahook_queued_for(waiting, 0));
 
 	/* One whose message is gone is claimed all the same: completing clears it away. */
 	if (find_message(claim, GetActiveSnapshot(), &message))
@@ -322,6 +325,8 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 	note_lease(claim, id, batch.service);
 	return_claim(claim, conversation, &batch);
 	log_claim(claim, id);
+	wahook_count(wahook_acquisition(conversation), 1);
+	wahook_count(WAHOOK_CLAIMS, 1);
 	claim->n++;
 	return WAHOOK_CLAIMED;
 }

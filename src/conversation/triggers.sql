@@ -27,6 +27,9 @@ BEGIN
 	INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
 		VALUES (lease_end, NEW.id, NEW.locked_by)
 		ON CONFLICT (expires_at, conversation_id) DO UPDATE SET lock_id = excluded.lock_id;
+	PERFORM @extschema@.webhook_count('locks', ARRAY[CASE
+		WHEN OLD.locked_by IS NULL THEN 'acquired'
+		WHEN OLD.locked_by <> NEW.locked_by THEN 'taken_over' END]::text[]);
 	RETURN NULL;
 END
 $$;

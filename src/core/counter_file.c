@@ -83,7 +83,23 @@ is_used(const wahook_CounterBlock *block)
 	return pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &block->database)) != InvalidOid;
 }
 
-/* In the postmaster, after all others have gone: nothing here may be an error. */
+/* Whether the server has shut down in good order, which its own control file says. */
+static bool
+has_ended_well(void)
+{
+	bool crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	bool ended_well = crc_ok && (control->state == DB_SHUTDOWNED ||
+								 control->state == DB_SHUTDOWNED_IN_RECOVERY);
+
+	pfree(control);
+	return ended_well;
+}
+
+/*
+ * In the postmaster, after all others have gone: nothing here may be an error. After an immediate
+ * shutdown the server has to recover, so it counts as a crash.
+ */
 void
 wahook_save_counters(const wahook_CounterMemory *memory)
 {
@@ -91,6 +107,8 @@ wahook_save_counters(const wahook_CounterMemory *memory)
 	FileHeader header = expected_header(0);
 	Stream to = {.ok = true};
 
+	if (!has_ended_well())
+		return;
 	for (int i = 0; i < WAHOOK_MAX_COUNTING_DATABASES; i++)
 		header.nblocks += is_used(&memory->blocks[i]);
 	to.file = AllocateFile(COUNTERS_FILE ".tmp", PG_BINARY_W);
@@ -164,26 +182,13 @@ read_file(wahook_CounterMemory *memory, FILE *file)
 	return from.ok;
 }
 
-/* Without a file: whether the last run ended well is what the server's own control file says. */
-static wahook_ResetReason
-reason_of_none(void)
-{
-	bool crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	bool ended_well =
-		crc_ok && (control->state == DB_SHUTDOWNED || control->state == DB_SHUTDOWNED_IN_RECOVERY);
-
-	pfree(control);
-	return ended_well ? WAHOOK_RESET_STARTED : WAHOOK_RESET_CRASHED;
-}
-
 /* In the postmaster, before anybody else is there. */
 void
 wahook_load_counters(wahook_CounterMemory *memory)
 {
 	FILE *file = AllocateFile(COUNTERS_FILE, PG_BINARY_R);
 
-	memory->start_reason = reason_of_none();
+	memory->start_reason = has_ended_well() ? WAHOOK_RESET_STARTED : WAHOOK_RESET_CRASHED;
 	if (file == NULL && errno == ENOENT)
 		return;
 	if (file == NULL || !read_file(memory, file))

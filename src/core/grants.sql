@@ -132,6 +132,7 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_forget_bearer_token', NULL, NULL, NULL),
 		('function', 'webhook_cron_jobs', NULL, NULL, 'EXECUTE'),
 		('function', 'webhook_config_changed', NULL, NULL, NULL),
+		('function', 'webhook_count', NULL, NULL, NULL),
 		('function', 'webhook_counter_samples', NULL, NULL, NULL),
 		('function', 'webhook_dead_letter_lost', NULL, NULL, NULL),
 		('function', 'webhook_ago', NULL, NULL, NULL),

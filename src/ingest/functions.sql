@@ -89,7 +89,13 @@ BEGIN
 			coalesce(p_correlation_id, gen_random_uuid()), p_processing_time_ms, p_payload,
 			clock_timestamp())
 		ON CONFLICT (whatsapp_message_id) DO NOTHING;
-	RETURN FOUND;
+	IF NOT FOUND THEN
+		PERFORM @extschema@.webhook_count('events', ARRAY['message', 'duplicate']::text[]);
+		RETURN false;
+	END IF;
+	PERFORM @extschema@.webhook_count('events', ARRAY['message', 'accepted']::text[]);
+	PERFORM @extschema@.webhook_count('messages_completed', ARRAY[]::text[]);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.record_processed_message(text, uuid, uuid, integer, jsonb) IS

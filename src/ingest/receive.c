@@ -11,6 +11,7 @@
 
 #include "core/args.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/errors.h"
 #include "core/plan.h"
 #include "core/settings.h"
@@ -67,13 +68,64 @@ body_arg(FunctionCallInfo fcinfo)
 	return body;
 }
 
+/* What is refused is counted, although the error undoes all else. */
+static void
+read_delivery(FunctionCallInfo fcinfo, wahook_Delivery *delivery)
+{
+	PG_TRY();
+	{
+		wahook_parse_delivery(body_arg(fcinfo), delivery);
+	}
+	PG_CATCH();
+	{
+		wahook_count_now(WAHOOK_DELIVERIES_REFUSED, 1);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* Where nothing is counted, the outcomes need not be looked at. */
+void
+wahook_count_intake(const wahook_Intake *intake)
+{
+	if (!wahook_counts())
+		return;
+	wahook_count(WAHOOK_DELIVERIES_ACCEPTED, 1);
+	for (int i = 0; i < intake->n; i++)
+	{
+		const wahook_Outcome *outcome = &intake->outcomes[i];
+		bool duplicate = strcmp(outcome->outcome, "duplicate") == 0;
+
+		switch (outcome->update->class)
+		{
+			case WAHOOK_MESSAGE:
+				wahook_count(duplicate ? WAHOOK_MESSAGES_DUPLICATE
+							 : strcmp(outcome->outcome, "rate_limited") == 0
+								 ? WAHOOK_MESSAGES_RATE_LIMITED
+								 : WAHOOK_MESSAGES_ACCEPTED,
+							 1);
+				break;
+			case WAHOOK_STATUS:
+				wahook_count(duplicate ? WAHOOK_STATUSES_DUPLICATE : WAHOOK_STATUSES_RECORDED, 1);
+				break;
+			case WAHOOK_NOTICE:
+				wahook_count(duplicate ? WAHOOK_NOTICES_DUPLICATE : WAHOOK_NOTICES_RECORDED, 1);
+				break;
+			case WAHOOK_UNREADABLE:
+				wahook_count(WAHOOK_UNREADABLE_QUARANTINED, 1);
+				break;
+		}
+	}
+	wahook_observe(WAHOOK_INTAKE_TIME, GetCurrentTimestamp() - intake->began_at);
+}
+
 void
 wahook_take_in(FunctionCallInfo fcinfo, wahook_Intake *intake)
 {
-	text *body = body_arg(fcinfo);
 	wahook_Delivery delivery;
 
-	wahook_parse_delivery(body, &delivery);
+	intake->began_at = GetCurrentTimestamp();
+	read_delivery(fcinfo, &delivery);
 	intake->now = GetCurrentTimestamp();
 	if (PG_ARGISNULL(2))
 		wahook_new_uuid(&intake->correlation_id);
@@ -119,6 +171,7 @@ wahook_receive_webhook(PG_FUNCTION_ARGS)
 		values[5] = UUIDPGetDatum(&intake.correlation_id);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
+	wahook_count_intake(&intake);
 	wahook_end();
 	return (Datum) 0;
 }

@@ -17,4 +17,7 @@
  */
 extern void wahook_take_in(FunctionCallInfo fcinfo, wahook_Intake *intake);
 
+/* Counts the delivery and what it brought; the last thing that a call does. */
+extern void wahook_count_intake(const wahook_Intake *intake);
+
 #endif

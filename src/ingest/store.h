@@ -33,6 +33,7 @@ typedef struct wahook_Outcome
 
 typedef struct wahook_Intake
 {
+	TimestampTz began_at;
 	TimestampTz now;
 	pg_uuid_t correlation_id;
 	wahook_Outcome *outcomes; /* in the order of the delivery */

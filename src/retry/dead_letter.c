@@ -17,6 +17,7 @@
 
 #include "core/args.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/errors.h"
 #include "core/plan.h"
 #include "core/row.h"
@@ -162,7 +163,12 @@ wahook_dead_letter(const wahook_Conversation *conversation, const wahook_Waiting
 		retry_at = now + delay_us;
 	entry = move(conversation, waiting, failure, max_retries, now, retry_at);
 	entry = SPI_datumTransfer(entry, false, -1);
-	if (waiting->attempts == 0)
+	wahook_count(WAHOOK_MESSAGES_FAILED, failure->is_attempt);
+	if (waiting->attempts > 0)
+		wahook_count(TIMESTAMP_NOT_FINITE(retry_at) ? WAHOOK_RETRIES_FAILED
+													: WAHOOK_RETRIES_RESCHEDULED,
+					 1);
+	else
 		wahook_log_entry("WEBHOOK_ADDED_TO_DLQ", true, entry);
 	if (TIMESTAMP_NOT_FINITE(retry_at))
 		wahook_log_entry("DLQ_MESSAGE_ABANDONED", true, entry);

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/event.h"
 #include "core/settings.h"
 #include "core/wake.h"
@@ -33,6 +34,7 @@ typedef struct Entry
 } Entry;
 
 static bool settled = false;
+static bool discarding = false;
 
 PG_FUNCTION_INFO_V1(wahook_dlq_before_change);
 PG_FUNCTION_INFO_V1(wahook_dlq_after_change);
@@ -85,23 +87,36 @@ static wahook_Plan put_off_plan =
 	 4,
 	 {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
 
-uint64
-wahook_execute_settled(wahook_Plan *plan, Datum *values, const char *nulls)
+/* Runs a statement while a flag that the triggers look at is set. */
+static uint64
+execute_under(bool *flag, wahook_Plan *plan, Datum *values, const char *nulls)
 {
-	bool outer = settled;
+	bool outer = *flag;
 	uint64 processed = 0;
 
-	settled = true;
+	*flag = true;
 	PG_TRY();
 	{
 		processed = wahook_execute(plan, values, nulls);
 	}
 	PG_FINALLY();
 	{
-		settled = outer;
+		*flag = outer;
 	}
 	PG_END_TRY();
 	return processed;
+}
+
+uint64
+wahook_execute_settled(wahook_Plan *plan, Datum *values, const char *nulls)
+{
+	return execute_under(&settled, plan, values, nulls);
+}
+
+uint64
+wahook_execute_discarding(wahook_Plan *plan, Datum *values, const char *nulls)
+{
+	return execute_under(&discarding, plan, values, nulls);
 }
 
 void
@@ -436,6 +451,30 @@ follow(const Entry *entry, const Entry *old, bool deleted)
 		leave_inbox(entry, false);
 }
 
+/* Whichever way an entry is changed, it is counted here. One that had been resolved is a new one. */
+static void
+count_change(const TriggerData *trigger, TupleDesc desc)
+{
+	Entry old;
+	Entry new;
+	bool is_new = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
+
+	if (!wahook_counts() || TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		return;
+	new = read_entry(is_new ? trigger->tg_trigtuple : trigger->tg_newtuple, desc);
+	if (!is_new)
+	{
+		old = read_entry(trigger->tg_trigtuple, desc);
+		if (!status_changed(&new, &old))
+			return;
+		is_new = has_status(&old, "resolved");
+	}
+	wahook_count(WAHOOK_DEAD_LETTERS_ADDED, is_new);
+	wahook_count(WAHOOK_DEAD_LETTERS_FAILED, has_status(&new, "failed"));
+	wahook_count(discarding ? WAHOOK_DEAD_LETTERS_DISCARDED : WAHOOK_DEAD_LETTERS_RESOLVED,
+				 has_status(&new, "resolved"));
+}
+
 /* AFTER INSERT OR UPDATE OR DELETE on webhook_dlq */
 Datum
 wahook_dlq_after_change(PG_FUNCTION_ARGS)
@@ -443,6 +482,7 @@ wahook_dlq_after_change(PG_FUNCTION_ARGS)
 	TriggerData *trigger = begin_trigger(fcinfo, "webhook_dlq_after_change");
 	TupleDesc desc = RelationGetDescr(trigger->tg_relation);
 
+	count_change(trigger, desc);
 	if (!settled)
 	{
 		Entry entry = read_entry(trigger->tg_trigtuple, desc);

@@ -48,6 +48,9 @@ extern wahook_Hold wahook_hold_entry(Datum message_id, int *max_retries);
  */
 extern uint64 wahook_execute_settled(wahook_Plan *plan, Datum *values, const char *nulls);
 
+/* Runs a statement that resolves entries without processing them. */
+extern uint64 wahook_execute_discarding(wahook_Plan *plan, Datum *values, const char *nulls);
+
 /* Logs an event about an entry, a webhook_dlq row. */
 extern void wahook_log_entry(const char *name, bool problem, Datum entry);
 

@@ -15,6 +15,7 @@
 
 #include "core/args.h"
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/errors.h"
 #include "core/plan.h"
 #include "retry/backoff.h"
@@ -145,11 +146,24 @@ Datum
 wahook_end_retry(const pg_uuid_t *id, int retry_count, int max_retries,
 				 const wahook_Failure *failure)
 {
+	wahook_Counter result = WAHOOK_RETRIES_RESCHEDULED;
+	Datum entry;
+
 	if (failure == NULL)
-		return close_entry(id, true, retry_count, NULL);
-	if (!failure->retryable || retry_count + 1 >= max_retries)
-		return close_entry(id, false, retry_count + 1, failure);
-	return end_retry(id, "failed", "pending", retry_count + 1, failure);
+		result = WAHOOK_RETRIES_RESOLVED;
+	else if (!failure->retryable || retry_count + 1 >= max_retries)
+		result = WAHOOK_RETRIES_FAILED;
+
+	if (result == WAHOOK_RETRIES_RESCHEDULED)
+		entry = end_retry(id, "failed", "pending", retry_count + 1, failure);
+	else
+		entry = close_entry(id, failure == NULL, retry_count + (failure != NULL), failure);
+	if (entry != 0)
+	{
+		wahook_count(result, 1);
+		wahook_count(WAHOOK_MESSAGES_FAILED, failure != NULL);
+	}
+	return entry;
 }
 
 void
@@ -162,8 +176,11 @@ wahook_end_retry_leases(void)
 	for (uint64 i = 0; i < vanished; i++)
 	{
 		Datum entry = wahook_result(i, 1, &isnull);
+		bool final = wahook_entry_has_status(entry, "failed");
 
-		if (wahook_entry_has_status(entry, "failed"))
+		wahook_count(WAHOOK_MESSAGES_FAILED, 1);
+		wahook_count(final ? WAHOOK_RETRIES_FAILED : WAHOOK_RETRIES_RESCHEDULED, 1);
+		if (final)
 			wahook_log_entry("DLQ_MESSAGE_ABANDONED", true, entry);
 	}
 }

@@ -77,26 +77,7 @@ CREATE FUNCTION @extschema@.discard_dead_letters(
 	p_service text DEFAULT NULL, p_error_like text DEFAULT NULL,
 	p_since timestamptz DEFAULT NULL, p_limit integer DEFAULT NULL)
 	RETURNS integer
-	LANGUAGE sql VOLATILE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-	AS $$
-	WITH chosen AS (
-		SELECT id FROM @extschema@.webhook_dlq
-		WHERE resolution_status IN ('pending', 'failed')
-			AND (p_service IS NULL OR service = p_service)
-			AND (p_error_like IS NULL OR error LIKE p_error_like)
-			AND (p_since IS NULL OR created_at >= p_since)
-		ORDER BY created_at
-		LIMIT p_limit
-		FOR NO KEY UPDATE SKIP LOCKED
-	), discarded AS (
-		UPDATE @extschema@.webhook_dlq AS d
-		SET resolution_status = 'resolved', processed_at = clock_timestamp(),
-			updated_at = clock_timestamp()
-		FROM chosen WHERE d.id = chosen.id
-		RETURNING 1
-	)
-	SELECT count(*)::integer FROM discarded
-	$$;
+	AS 'MODULE_PATHNAME', 'wahook_discard_dead_letters' LANGUAGE C VOLATILE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION @extschema@.discard_dead_letters(text, text, timestamptz, integer) IS
 	'resolves pending and failed dead letters without processing them; their errors stay on record until the retention of resolved ones; arguments as of retry_dead_letters(); how many';

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "worker/deliver.h"
+#include "worker/http_count.h"
 #include "worker/http_settings.h"
 #include "worker/standard_webhooks.h"
 #include "worker/worker.h"
@@ -108,6 +109,7 @@ on_answer(void *arg, wahook_HttpAnswer *answer)
 {
 	wahook_Delivery *delivery = arg;
 
+	wahook_count_http_attempt(delivery->endpoint.service, answer);
 	delivery->answer = answer;
 	dlist_delete(&delivery->node);
 	dlist_push_tail(&ended, &delivery->node);

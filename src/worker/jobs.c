@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
+#include "core/counters.h"
 #include "core/plan.h"
 #include "core/settings.h"
 
@@ -117,7 +118,10 @@ run_and_plan(Job *job)
 	bool done;
 
 	job->runs_at_once = false;
-	done = wahook_in_transaction(run_job, &run) && run.succeeded;
+	done = wahook_in_transaction(run_job, &run);
+	if (!done) /* else the job has counted itself */
+		wahook_count_labelled(WAHOOK_JOB_RUNS, job->name, WAHOOK_JOB_FAILED, 1);
+	done = done && run.succeeded;
 	ended_at = GetCurrentTimestamp();
 	wahook_note_result(&job->pause, done, MAX_PAUSE_S);
 	job->runs_at_once = !done || run.more;

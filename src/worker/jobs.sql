@@ -74,6 +74,7 @@ BEGIN
 			duration_ms = EXCLUDED.duration_ms, succeeded = EXCLUDED.succeeded,
 			result = EXCLUDED.result, error = EXCLUDED.error,
 			runs = r.runs + 1, failures = r.failures + EXCLUDED.failures;
+	PERFORM @extschema@.webhook_count('job_runs', ARRAY[p_job, CASE WHEN v_error IS NULL THEN 'ok' ELSE 'failed' END]::text[]);
 	RETURN v_result;
 END
 $$;
