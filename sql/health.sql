@@ -136,7 +136,7 @@ BEGIN;
 DELETE FROM webhook_conversations;
 INSERT INTO webhook_conversations (user_id, status, last_activity_at, locked_by, locked_at) VALUES
 	('held', 'active', now(), gen_random_uuid(), now()), ('left', 'active', now(), gen_random_uuid(), now() - interval '3 minutes'),
-	('idle', 'pending', now() - interval '6 minutes', NULL, NULL), ('both', 'processing', now() - interval '6 minutes', gen_random_uuid(), now() - interval '5 minutes');
+	('idle', 'pending', now() - interval '6 minutes', NULL, NULL), ('both', 'processing', now() - interval '7 minutes', gen_random_uuid(), now() - interval '5 minutes');
 SELECT details ->> 'count' AS count, (SELECT array_agg(id ORDER BY last_activity_at) FROM stuck_webhook_conversations)
 		= ARRAY(SELECT jsonb_array_elements_text(details -> 'oldest')::uuid) AS same
 	FROM check_webhook_system_health() WHERE alert_type = 'STUCK_CONVERSATIONS';
