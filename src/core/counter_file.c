@@ -89,8 +89,8 @@ has_ended_well(void)
 {
 	bool crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	bool ended_well = crc_ok && (control->state == DB_SHUTDOWNED ||
-								 control->state == DB_SHUTDOWNED_IN_RECOVERY);
+	bool ended_well =
+		crc_ok && (control->state == DB_SHUTDOWNED || control->state == DB_SHUTDOWNED_IN_RECOVERY);
 
 	pfree(control);
 	return ended_well;
