@@ -32,16 +32,15 @@ PG_FUNCTION_INFO_V1(wahook_estimate_tokens);
 /* While the user's counter runs, the built-in estimate answers: it may want to build on it. */
 static bool counter_runs = false;
 
+#define NAME_HINT \
+	"Set it to the qualified name of a function that takes text and returns integer, like 'my_schema.count_tokens', or to an empty string for the built-in estimate."
+
 static void
-raise_bad_counter(const char *detail)
+raise_bad_counter(const char *detail, const char *hint)
 {
-	ereport(ERROR,
-			(errcode(WAHOOK_NOT_CONFIGURED),
-			 errmsg("wahook.token_counter can't be used: \"%s\"", wahook_token_counter),
-			 errdetail("%s", detail),
-			 errhint(
-				 "Set it to the qualified name of a function that takes text and returns integer, "
-				 "like 'my_schema.count_tokens', or to an empty string for the built-in estimate.")));
+	ereport(ERROR, (errcode(WAHOOK_NOT_CONFIGURED),
+					errmsg("wahook.token_counter can't be used: \"%s\"", wahook_token_counter),
+					errdetail("%s", detail), errhint("%s", hint)));
 }
 
 /* The name may be followed by its argument, as regprocedure writes it. */
@@ -57,7 +56,7 @@ counter_name(void)
 	if (len > strlen("(text)") && strcmp(name + len - strlen("(text)"), "(text)") == 0)
 		name[len - strlen("(text)")] = '\0';
 	if (!SplitIdentifierString(name, '.', &names) || list_length(names) != 2)
-		raise_bad_counter("It must be a schema and a name, separated by a dot.");
+		raise_bad_counter("It must be a schema and a name, separated by a dot.", NAME_HINT);
 	return list_make2(makeString(linitial(names)), makeString(lsecond(names)));
 }
 
@@ -76,16 +75,16 @@ find_counter(void)
 		tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum(strVal(lsecond(name))),
 								PointerGetDatum(arguments), ObjectIdGetDatum(schema));
 	if (!HeapTupleIsValid(tuple))
-		raise_bad_counter("There is no such function with one argument of type text.");
+		raise_bad_counter("There is no such function with one argument of type text.", NAME_HINT);
 	function = (Form_pg_proc) GETSTRUCT(tuple);
 	if (function->prorettype != INT4OID || function->proretset ||
 		function->prokind != PROKIND_FUNCTION)
-		raise_bad_counter("It does not return one integer.");
+		raise_bad_counter("It does not return one integer.", NAME_HINT);
 	if (!has_privs_of_role(function->proowner, GetUserId()))
-		raise_bad_counter(
-			psprintf("It would run with the rights of role \"%s\", which its owner \"%s\" does not have.",
-					 GetUserNameFromId(GetUserId(), true),
-					 GetUserNameFromId(function->proowner, true)));
+		raise_bad_counter(psprintf("It would run with the rights of role \"%s\", which its owner \"%s\" does not have.",
+								   GetUserNameFromId(GetUserId(), false),
+								   GetUserNameFromId(function->proowner, false)),
+						  "Let a superuser own it: ALTER FUNCTION ... OWNER TO.");
 	oid = function->oid;
 	ReleaseSysCache(tuple);
 	return oid;

@@ -1,8 +1,9 @@
 /*
  * The window: fixed messages first, then units from the newest back for as long as they fit.
  *
- * - A quarter of the budget is the newest unit's, as far as it needs it: fixed messages that leave
- *   less are shortened, pinned ones before system prompts, the largest first.
+ * - A quarter of the budget is the newest unit's, as far as it needs it, and up to half where it
+ *   can't be shortened to that: fixed messages that leave less are shortened, pinned ones before
+ *   system prompts, the largest first.
  * - The newest unit is shortened to the room that there is. So is the one at which the window ends,
  *   where it is so large that it could not be whole even alone.
  * - What can't be shortened enough is left out: the budget holds whatever the input.
@@ -345,6 +346,29 @@ keep_some_fixed(wahook_Window *window, int64_t room)
 	return room - left;
 }
 
+/* What the newest unit can count on: as much as it needs of its share, and if it can be, enough to be kept at all. */
+static int64_t
+reserve_for_newest(wahook_Window *window)
+{
+	const int64_t share = window->max_tokens / NEWEST_SHARE;
+	int newest = window->n - 1;
+	int members;
+	int64_t cost;
+	int64_t floors = 0;
+
+	while (newest >= 0 && !is_movable(&window->items[newest]))
+		newest--;
+	if (newest < 0)
+		return 0;
+	newest = window->items[newest].head;
+	cost = unit_cost(window, newest, &members);
+	if (cost <= share)
+		return cost;
+	for (int i = newest; i >= 0; i = window->items[i].next)
+		floors += floor_of(window, i);
+	return floors > share && floors <= window->max_tokens / 2 ? floors : share;
+}
+
 /* Returns what the fixed messages take. */
 static int64_t
 keep_fixed(wahook_Window *window)
@@ -356,15 +380,7 @@ keep_fixed(wahook_Window *window)
 		if (is_fixed(&window->items[i]))
 			cost += cost_of(window, i);
 	if (cost > 0)
-		for (int i = window->n - 1; i >= 0; i--)
-			if (is_movable(&window->items[i]))
-			{
-				int members;
-
-				room -= at_most(unit_cost(window, window->items[i].head, &members),
-								room / NEWEST_SHARE);
-				break;
-			}
+		room -= reserve_for_newest(window);
 	if (cost > room)
 		return keep_some_fixed(window, room);
 	for (int i = 0; i < window->n; i++)
@@ -381,12 +397,14 @@ wahook_choose_window(wahook_Window *window)
 	bool full = false; /* a unit was shortened to what was left */
 	int messages = 0;
 
-	for (int i = window->n - 1; i >= 0 && messages < window->max_messages && !full; i--)
+	for (int i = window->n - 1; i >= 0 && !full; i--)
 	{
 		wahook_WindowItem *item = &window->items[i];
 		int64_t cost;
 		int members;
 
+		if (messages > 0 && messages >= window->max_messages)
+			break;
 		if (!is_movable(item) || item->state != WAHOOK_WINDOW_OUT)
 			continue;
 		cost = unit_cost(window, item->head, &members);

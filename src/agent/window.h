@@ -33,7 +33,7 @@ typedef struct wahook_WindowItem
 	int64_t floor; /* the same */
 } wahook_WindowItem;
 
-/* A call of a tool, or a result of one. */
+/* A call of a tool, or a result of one. A message has calls, or is one result, never both. */
 typedef struct wahook_ToolRef
 {
 	const char *id;
@@ -57,7 +57,7 @@ typedef struct wahook_Window
 	int64_t (*shorten)(void *arg, int item, int64_t limit);
 } wahook_Window;
 
-/* Makes units of calls and their results. Puts the refs in another order. */
+/* Makes units of calls and their results. The refs come in the order of the items; they are left in another. */
 extern void wahook_link_tools(wahook_WindowItem *items, int n, wahook_ToolRef *refs, int n_refs);
 
 /* Decides on each item. Returns what those that are kept cost: at most max_tokens. */
