@@ -33,6 +33,7 @@ int wahook_dlq_batch_size;
 
 int wahook_session_ttl_s;
 static int agent_session_timeout_s;
+static int agent_memory_kb;
 int wahook_retention_batch_size;
 
 /* PostgreSQL 16 and later assert that the value of an enum is its default from the start. */
@@ -203,6 +204,11 @@ wahook_define_settings(void)
 							"How long a user session may be idle before it is deleted.", NULL,
 							&wahook_session_ttl_s, DAY_S, 60, MAX_RETENTION_S, PGC_USERSET,
 							GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("wahook.agent_memory_size",
+							"The most that an agent remembers of a conversation.",
+							"Older messages are forgotten, however few there are.",
+							&agent_memory_kb, 1024, 16, 65536, PGC_USERSET, GUC_UNIT_KB, NULL, NULL,
+							NULL);
 	DefineCustomIntVariable("wahook.agent_session_timeout",
 							"How long an agent session may be idle before it ends.", NULL,
 							&agent_session_timeout_s, DAY_S, 1, MAX_RETENTION_S, PGC_USERSET,

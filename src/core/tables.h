@@ -98,4 +98,14 @@ enum
 	Natts_attempt = 11
 };
 
+enum
+{
+	Anum_change_conversation_id = 1,
+	Anum_change_whatsapp_message_id = 2,
+	Anum_change_message_id = 3,
+	Anum_change_kind = 4,
+	Anum_change_received_at = 5,
+	Natts_change = 5
+};
+
 #endif

@@ -14,6 +14,7 @@
 #include "core/table.h"
 #include "core/tables.h"
 #include "core/uuid.h"
+#include "ingest/changes.h"
 #include "ingest/config.h"
 #include "ingest/intake_limit.h"
 #include "ingest/payload.h"
@@ -372,6 +373,7 @@ wahook_store_messages(wahook_Intake *intake)
 		wahook_limit_intake(intake, messages, nnew);
 		wahook_clear_states(messages, nnew);
 		enqueue(intake, messages, nnew);
+		wahook_note_changes(intake, messages, nnew);
 	}
 	name_repeated(&messages[nnew], n - nnew);
 	log_duplicates(intake, messages, n);

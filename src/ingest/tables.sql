@@ -25,6 +25,30 @@ COMMENT ON COLUMN @extschema@.processed_webhook_messages.processed_at IS
 COMMENT ON COLUMN @extschema@.processed_webhook_messages.payload IS
 	'message, contact and metadata as they were delivered';
 
+CREATE TABLE @extschema@.webhook_message_changes (
+	conversation_id uuid NOT NULL,
+	whatsapp_message_id text NOT NULL,
+	message_id uuid NOT NULL,
+	kind text NOT NULL CHECK (kind IN ('edit', 'revoke')),
+	received_at timestamptz NOT NULL DEFAULT now(),
+	applied_in xid8,
+	settled boolean NOT NULL DEFAULT false,
+	PRIMARY KEY (conversation_id, whatsapp_message_id, message_id)
+);
+CREATE INDEX webhook_message_changes_received_idx ON @extschema@.webhook_message_changes (received_at);
+CREATE INDEX webhook_message_changes_open_idx
+	ON @extschema@.webhook_message_changes (received_at) WHERE NOT settled;
+COMMENT ON TABLE @extschema@.webhook_message_changes IS
+	'edits and revocations that arrived: which message they are about';
+COMMENT ON COLUMN @extschema@.webhook_message_changes.whatsapp_message_id IS
+	'the message that was edited or revoked';
+COMMENT ON COLUMN @extschema@.webhook_message_changes.message_id IS
+	'processed_webhook_messages.id of the edit or revocation itself, which has the new content';
+COMMENT ON COLUMN @extschema@.webhook_message_changes.applied_in IS
+	'the transaction that last applied it to what is stored';
+COMMENT ON COLUMN @extschema@.webhook_message_changes.settled IS
+	'nothing that is stored can be without it any more, but for what is yet to be written';
+
 CREATE TABLE @extschema@.webhook_message_statuses (
 	whatsapp_message_id text NOT NULL,
 	recipient text NOT NULL DEFAULT '',

@@ -3,7 +3,7 @@
 -- Rows are locked as they are rewritten; better all at once than table by table into a deadlock.
 LOCK TABLE @extschema@.webhook_conversations, @extschema@.webhook_identities, @extschema@.webhook_inbox,
 	@extschema@.webhook_conversation_queue, @extschema@.webhook_delivery_attempts, @extschema@.webhook_services,
-	@extschema@.webhook_agents, @extschema@.agent_sessions,
+	@extschema@.webhook_agents, @extschema@.agent_contexts, @extschema@.agent_sessions,
 	@extschema@.webhook_rate_limit_buckets;
 
 -- The level of a role was a policy of its own on each table; the end of the script drops those. What takes
@@ -121,4 +121,6 @@ INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
 -- A service of the user's has the name of an example: no example leads messages to it.
 UPDATE @extschema@.webhook_routes SET enabled = false
 	WHERE from_extension AND service IN (SELECT name FROM @extschema@.webhook_services WHERE NOT from_extension AND name <> 'default');
+-- The trigger sets size and count to those of the data.
+UPDATE @extschema@.agent_contexts SET updated_at = updated_at;
 SET CONSTRAINTS ALL IMMEDIATE;
