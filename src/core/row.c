@@ -173,10 +173,9 @@ try_lock(wahook_RowReader *reader, LockTupleMode mode)
 	TM_FailureData failure;
 	TM_Result result;
 
-	PushActiveSnapshot(GetLatestSnapshot());
+	/* Which snapshot it is does not matter: it is for those who want to lock a later version. */
 	result = table_tuple_lock(reader->heap, &tid, GetActiveSnapshot(), reader->slot,
 							  GetCurrentCommandId(false), mode, LockWaitSkip, 0, &failure);
-	PopActiveSnapshot();
 	return result == TM_Ok;
 }
 
