@@ -244,28 +244,51 @@ complete_found(Completion *completion, const wahook_Conversation *conversation, 
 	wahook_end_scan(inbox, scan);
 }
 
+/* Completes those of which this session, which may have claimed them, remembers the places. */
+static void
+complete_noted(Completion *completion, const wahook_Conversation *conversation, Wanted *wanted,
+			   Snapshot snapshot)
+{
+	for (int i = 0; i < wanted->n; i++)
+	{
+		if (!wahook_find_waiting(&completion->store->inbox.rows, snapshot, &conversation->id,
+								 wanted->seqs[i]))
+			continue;
+		complete_message(completion, conversation);
+		wanted->found[i] = true;
+		wanted->nfound++;
+	}
+}
+
 /*
- * Nearly always they are the first of the inbox. Else they are looked for line by line, so that what
- * waits for other services is not walked past.
+ * Where their places are not known, nearly always they are the first of the inbox. Else they are
+ * looked for line by line, so that what waits for other services is not walked past.
  */
 static int
 complete(Completion *completion, const wahook_Conversation *conversation, ArrayType *seqs)
 {
 	wahook_RowReader *inbox = &completion->store->inbox.rows;
 	int n = seqs ? ArrayGetNItems(ARR_NDIM(seqs), ARR_DIMS(seqs)) : 0;
-	Wanted wanted = {.n = n};
+	Wanted wanted = {0};
+	int64 *each;
 	Snapshot snapshot;
 	char *service = NULL;
 
 	/* Nulls can only have been written by hand. They take no room in the array. */
 	if (n == 0 || array_contains_nulls(seqs))
 		return 0;
-	wanted.seqs = (const int64 *) ARR_DATA_PTR(seqs);
+	each = palloc_array(int64, n);
+	memcpy(each, ARR_DATA_PTR(seqs), n * sizeof(int64));
+	n = qunique(each, n, sizeof(int64), compare_seqs);
+	wanted.seqs = each;
+	wanted.n = n;
 	wanted.found = palloc0_array(bool, n);
 	PushActiveSnapshot(GetLatestSnapshot());
 	snapshot = GetActiveSnapshot();
-	complete_found(completion, conversation, &wanted,
-				   wahook_begin_lines(inbox, snapshot, &conversation->id), true);
+	complete_noted(completion, conversation, &wanted, snapshot);
+	if (wanted.nfound < n)
+		complete_found(completion, conversation, &wanted,
+					   wahook_begin_lines(inbox, snapshot, &conversation->id), true);
 	while (wanted.nfound < n &&
 		   (service = wahook_next_line(inbox, snapshot, &conversation->id, service)) != NULL)
 		complete_found(completion, conversation, &wanted,

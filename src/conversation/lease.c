@@ -22,6 +22,16 @@
 #include "core/tables.h"
 #include "core/wake.h"
 
+/* What a session remembers the place of a lease by: the last one of the claim. */
+static void
+init_place_keys(ScanKeyData keys[2], TimestampTz expires_at, const pg_uuid_t *lock_id)
+{
+	ScanKeyInit(&keys[0], Anum_lease_expires_at, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ,
+				TimestampTzGetDatum(expires_at));
+	ScanKeyInit(&keys[1], Anum_lease_lock_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(lock_id));
+}
+
 void
 wahook_add_lease(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t *lock_id,
 				 const char *service, const pg_uuid_t *ids, int n)
@@ -29,6 +39,7 @@ wahook_add_lease(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t *
 	Datum values[WAHOOK_MAX_COLUMNS];
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
 	Datum others[WAHOOK_MAX_LEASED];
+	ScanKeyData keys[2];
 
 	Assert(n >= 1 && n <= WAHOOK_MAX_LEASED);
 	for (int i = 1; i < n; i++)
@@ -42,6 +53,8 @@ wahook_add_lease(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t *
 		values[Anum_lease_others - 1] = PointerGetDatum(
 			construct_array(&others[1], n - 1, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	wahook_insert_row(leases, values, nulls, Natts_lease);
+	init_place_keys(keys, expires_at, lock_id);
+	wahook_note_row(&leases->rows, keys, lengthof(keys), &leases->placed);
 	wahook_note_work_at(WAHOOK_WORK_DELIVER, expires_at);
 }
 
@@ -85,6 +98,21 @@ is_of_others(const wahook_Lease *lease, const pg_uuid_t *ids, int n)
 	return false;
 }
 
+/* Where this session remembers a lease of just these conversations: there is no other to look for. */
+static bool
+end_noted(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t *lock_id,
+		  const pg_uuid_t *ids, int n)
+{
+	ScanKeyData keys[2];
+	wahook_Lease lease;
+
+	init_place_keys(keys, expires_at, lock_id);
+	if (!wahook_find_noted(&leases->rows, GetActiveSnapshot(), keys, lengthof(keys)))
+		return false;
+	read_lease(leases->rows.slot, &lease);
+	return lease.n == n && !is_of_others(&lease, ids, n) && wahook_delete_row(leases);
+}
+
 void
 wahook_end_leases(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t *lock_id,
 				  const pg_uuid_t *ids, int n)
@@ -94,6 +122,11 @@ wahook_end_leases(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t 
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(expires_at));
 	PushActiveSnapshot(GetLatestSnapshot());
+	if (end_noted(leases, expires_at, lock_id, ids, n))
+	{
+		PopActiveSnapshot();
+		return;
+	}
 	scan = wahook_begin_scan(&leases->rows, GetActiveSnapshot(), &key, 1);
 	while (wahook_next_row(&leases->rows, scan))
 	{

@@ -62,6 +62,35 @@ wahook_begin_part(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *i
 	return wahook_begin_scan(inbox, snapshot, keys, lengthof(keys));
 }
 
+static void
+init_place_keys(ScanKeyData keys[2], const pg_uuid_t *id, int64 seq)
+{
+	ScanKeyInit(&keys[0], Anum_inbox_conversation_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	ScanKeyInit(&keys[1], Anum_inbox_seq, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(seq));
+}
+
+void
+wahook_note_waiting(wahook_RowReader *inbox)
+{
+	ScanKeyData keys[2];
+	bool isnull;
+	Datum id = slot_getattr(inbox->slot, Anum_inbox_conversation_id, &isnull);
+	Datum seq = slot_getattr(inbox->slot, Anum_inbox_seq, &isnull);
+
+	init_place_keys(keys, DatumGetUUIDP(id), DatumGetInt64(seq));
+	wahook_note_row(inbox, keys, lengthof(keys), &inbox->root);
+}
+
+bool
+wahook_find_waiting(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id, int64 seq)
+{
+	ScanKeyData keys[2];
+
+	init_place_keys(keys, id, seq);
+	return wahook_find_noted(inbox, snapshot, keys, lengthof(keys));
+}
+
 char *
 wahook_next_line(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id, const char *after)
 {

@@ -27,6 +27,11 @@ extern IndexScanDesc wahook_begin_part(wahook_RowReader *inbox, Snapshot snapsho
 									   const pg_uuid_t *id, const char *service, int64 first,
 									   int64 last);
 
+/* A session remembers where the inbox row in the slot is; the other finds it there, or nothing. */
+extern void wahook_note_waiting(wahook_RowReader *inbox);
+extern bool wahook_find_waiting(wahook_RowReader *inbox, Snapshot snapshot, const pg_uuid_t *id,
+								int64 seq);
+
 /*
  * The first service after another one (null: of all) for which messages wait in the conversation,
  * palloc'd, or null. The first message of its line is left in the reader's slot.

@@ -73,17 +73,12 @@ find_message(wahook_Claim *claim, Snapshot snapshot, wahook_Message *message)
 	TupleTableSlot *waiting = claim->store.inbox.rows.slot;
 	TupleTableSlot *slot = claim->messages.slot;
 	ScanKeyData key;
-	IndexScanDesc scan;
-	bool found;
 	bool isnull;
 	Datum value;
 
 	ScanKeyInit(&key, Anum_message_id, BTEqualStrategyNumber, F_UUID_EQ,
 				slot_getattr(waiting, Anum_inbox_message_id, &isnull));
-	scan = wahook_begin_scan(&claim->messages, snapshot, &key, 1);
-	found = wahook_next_row(&claim->messages, scan);
-	wahook_end_scan(&claim->messages, scan);
-	if (!found)
+	if (!wahook_find_row(&claim->messages, snapshot, &key, 1))
 		return false;
 
 	message->attempt = DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) +
@@ -121,6 +116,7 @@ take_message(wahook_Claim *claim, Batch *batch, TimestampTz since)
 		batch->since[batch->nsince++] = since;
 	batch->seqs = accumArrayResult(batch->seqs, slot_getattr(waiting, Anum_inbox_seq, &isnull),
 								   false, INT8OID, CurrentMemoryContext);
+	wahook_note_waiting(&claim->store.inbox.rows);
 	batch->user_id = copy_text(waiting, Anum_inbox_user_id, batch->user_id);
 	batch->whatsapp_phone = copy_text(waiting, Anum_inbox_whatsapp_phone, batch->whatsapp_phone);
 

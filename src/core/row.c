@@ -13,6 +13,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -28,6 +29,10 @@ wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index,
 	reader->index = index_open(wahook_relation(index), lockmode);
 	reader->slot = table_slot_create(reader->heap, NULL);
 	reader->spare = NULL;
+	ItemPointerSetInvalid(&reader->root);
+	reader->places = wahook_places_of(reader->heap, false);
+	reader->fetch = NULL;
+	reader->nblocks = 0;
 	reader->context = CurrentMemoryContext;
 }
 
@@ -36,6 +41,8 @@ wahook_close_rows(wahook_RowReader *reader)
 {
 	if (reader->spare != NULL)
 		index_endscan(reader->spare);
+	if (reader->fetch != NULL)
+		table_index_fetch_end(reader->fetch);
 	ExecDropSingleTupleTableSlot(reader->slot);
 	index_close(reader->index, NoLock);
 	table_close(reader->heap, NoLock);
@@ -62,12 +69,29 @@ wahook_begin_scan(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int
 	return scan;
 }
 
+/* As index_getnext_slot(), which keeps to itself where the index led to. */
+static bool
+next_row(wahook_RowReader *reader, IndexScanDesc scan, ScanDirection direction)
+{
+	for (;;)
+	{
+		if (!scan->xs_heap_continue)
+		{
+			if (index_getnext_tid(scan, direction) == NULL)
+				return false;
+			reader->root = scan->xs_heaptid;
+		}
+		if (index_fetch_heap(scan, reader->slot))
+			return true;
+	}
+}
+
 /* What a scan takes note of on its way must live as long as it. */
 bool
 wahook_next_row_to(wahook_RowReader *reader, IndexScanDesc scan, ScanDirection direction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(reader->context);
-	bool found = index_getnext_slot(scan, direction, reader->slot);
+	bool found = next_row(reader, scan, direction);
 
 	MemoryContextSwitchTo(caller);
 	return found;
@@ -90,6 +114,101 @@ wahook_end_scan(wahook_RowReader *reader, IndexScanDesc scan)
 		index_rescan(scan, NULL, scan->numberOfKeys, NULL, 0);
 		reader->spare = scan;
 	}
+}
+
+/* Of a table whose end was cut off, what a session remembers may lie beyond it. */
+static bool
+is_in_table(wahook_RowReader *reader, const ItemPointerData *tid)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(tid);
+
+	if (block >= reader->nblocks)
+		reader->nblocks = RelationGetNumberOfBlocks(reader->heap);
+	return block < reader->nblocks;
+}
+
+/* Whether the row in the slot has the keys. attnums: columns of the index; null: keys name the table's. */
+static bool
+has_keys(wahook_RowReader *reader, ScanKey keys, int nkeys, const int16 *attnums)
+{
+	for (int i = 0; i < nkeys; i++)
+	{
+		bool isnull;
+		Datum value =
+			slot_getattr(reader->slot, attnums ? attnums[keys[i].sk_attno - 1] : keys[i].sk_attno,
+						 &isnull);
+
+		if (isnull || !DatumGetBool(FunctionCall2Coll(&keys[i].sk_func, keys[i].sk_collation, value,
+													  keys[i].sk_argument)))
+			return false;
+	}
+	return true;
+}
+
+/* Looks where the row was last, along its chain of versions as an index scan would. */
+static bool
+find_noted(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys,
+		   const int16 *attnums, uint64 hash)
+{
+	ItemPointerData tid;
+	ItemPointerData root;
+	bool call_again = false;
+	bool found;
+
+	if (reader->places == NULL || !wahook_guess_place(reader->places, hash, &tid) ||
+		!is_in_table(reader, &tid))
+		return false;
+	if (reader->fetch == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(reader->context);
+
+		reader->fetch = table_index_fetch_begin(reader->heap);
+		MemoryContextSwitchTo(caller);
+	}
+	root = tid;
+	ExecClearTuple(reader->slot);
+	found = table_index_fetch_tuple(reader->fetch, &tid, snapshot, reader->slot, &call_again, NULL);
+	table_index_fetch_reset(reader->fetch);
+	reader->root = root;
+	return found && has_keys(reader, keys, nkeys, attnums);
+}
+
+bool
+wahook_find_noted(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys)
+{
+	return find_noted(reader, snapshot, keys, nkeys, NULL, wahook_hash_keys(keys, nkeys));
+}
+
+static void
+note_place(wahook_RowReader *reader, uint64 hash, const ItemPointerData *tid)
+{
+	if (reader->places == NULL)
+		reader->places = wahook_places_of(reader->heap, true);
+	wahook_note_place(reader->places, hash, tid);
+}
+
+void
+wahook_note_row(wahook_RowReader *reader, const ScanKeyData *keys, int nkeys,
+				const ItemPointerData *tid)
+{
+	note_place(reader, wahook_hash_keys(keys, nkeys), tid);
+}
+
+bool
+wahook_find_row(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys)
+{
+	uint64 hash = wahook_hash_keys(keys, nkeys);
+	IndexScanDesc scan;
+	bool found;
+
+	if (find_noted(reader, snapshot, keys, nkeys, reader->index->rd_index->indkey.values, hash))
+		return true;
+	scan = wahook_begin_scan(reader, snapshot, keys, nkeys);
+	found = wahook_next_row(reader, scan);
+	wahook_end_scan(reader, scan);
+	if (found)
+		note_place(reader, hash, &reader->root);
+	return found;
 }
 
 /*
@@ -131,8 +250,23 @@ look_once(wahook_RowReader *reader, ScanKey keys, int nkeys, SnapshotData *dirty
 	return !on_trial;
 }
 
+/* Looks where the row was last. What is arriving there, the index shows beside what else there is. */
+static bool
+look_where_noted(wahook_RowReader *reader, ScanKey keys, int nkeys, uint64 hash,
+				 wahook_RowState *state)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	if (!find_noted(reader, &dirty, keys, nkeys, reader->index->rd_index->indkey.values, hash) ||
+		TransactionIdIsValid(dirty.xmin))
+		return false;
+	*state = TransactionIdIsValid(dirty.xmax) ? WAHOOK_ROW_CHANGING : WAHOOK_ROW_STEADY;
+	return true;
+}
+
 /*
- * Finds the row with the given key and tells what is happening to it. A committed version is
+ * Finds the row with the given key, the whole of it, and tells what is happening to it. A committed version is
  * preferred to one that is still arriving. The row is in reader->slot unless there is none.
  *
  * A dirty snapshot can miss a row whose update commits while the index is read, when the new
@@ -141,9 +275,12 @@ look_once(wahook_RowReader *reader, ScanKey keys, int nkeys, SnapshotData *dirty
 wahook_RowState
 wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 {
+	uint64 hash = wahook_hash_keys(keys, nkeys);
 	SnapshotData dirty;
 	wahook_RowState state;
 
+	if (look_where_noted(reader, keys, nkeys, hash, &state))
+		return state;
 	for (int look = 0; look < 2; look++)
 	{
 		/* The wait is for the end of one insertion, not of a transaction. */
@@ -152,6 +289,8 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 		if (state != WAHOOK_ROW_NONE)
 			break;
 	}
+	if (state == WAHOOK_ROW_STEADY || state == WAHOOK_ROW_CHANGING)
+		note_place(reader, hash, &reader->root);
 	return state;
 }
 

@@ -15,6 +15,7 @@
 #include "utils/snapshot.h"
 
 #include "core/compat.h"
+#include "core/place.h"
 
 typedef enum wahook_RowState
 {
@@ -29,7 +30,11 @@ typedef struct wahook_RowReader
 	Relation heap;
 	Relation index;
 	TupleTableSlot *slot;
-	IndexScanDesc spare; /* a scan that has ended, for the next one; null: none */
+	IndexScanDesc spare;  /* a scan that has ended, for the next one; null: none */
+	ItemPointerData root; /* where the index led to for the row that was found last */
+	wahook_Places *places;
+	struct IndexFetchTableData *fetch; /* for looking where places are; null until needed */
+	BlockNumber nblocks;               /* the table has at least so many */
 	MemoryContext context;
 } wahook_RowReader;
 
@@ -50,6 +55,16 @@ extern bool wahook_next_row(wahook_RowReader *reader, IndexScanDesc scan);
 extern bool wahook_next_row_to(wahook_RowReader *reader, IndexScanDesc scan,
 							   ScanDirection direction);
 extern void wahook_end_scan(wahook_RowReader *reader, IndexScanDesc scan);
+
+/* Finds the one row with the given key, the whole of it, that the snapshot shows. */
+extern bool wahook_find_row(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys);
+
+/* The same where this session remembers its place, else false. By the columns of the table. */
+extern bool wahook_find_noted(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys);
+
+/* Remembers a place. By the columns of the index or of the table, as the row will be looked for. */
+extern void wahook_note_row(wahook_RowReader *reader, const ScanKeyData *keys, int nkeys,
+							const ItemPointerData *tid);
 
 /* Error 55P03: another transaction is changing this thing, "conversation ..." for one. */
 pg_noreturn extern void wahook_raise_busy(const char *what, const char *which);

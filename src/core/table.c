@@ -212,6 +212,7 @@ wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, i
 	open_indexes(table);
 	form_row(table, values, nulls, n);
 	ExecSimpleRelationInsert(table->info, table->estate, table->new_row);
+	table->placed = table->new_row->tts_tid;
 	leave_executor(table, caller);
 }
 
@@ -276,6 +277,7 @@ wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *null
 		check_row(table);
 		inserted = insert_speculatively(table);
 	}
+	table->placed = table->new_row->tts_tid;
 	if (inserted)
 		ExecARInsertTriggers(table->estate, table->info, table->new_row, NIL, NULL);
 	leave_executor(table, caller);

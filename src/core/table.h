@@ -27,6 +27,7 @@ typedef struct wahook_Table
 	TupleTableSlot *new_row;
 	bool update_by_executor; /* a trigger wants to see every update, or a column follows others */
 	bool delete_by_executor; /* a trigger wants to see every deletion */
+	ItemPointerData placed;  /* where the row that was inserted last is */
 	ExprState **defaults;    /* of columns that callers know nothing of; null until needed */
 	Oid sequence;            /* name_seq, once it was asked for a value */
 } wahook_Table;

@@ -6,6 +6,7 @@
 #include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "core/columns.h"
@@ -161,6 +162,16 @@ service_datum(ServiceDatum *last, const char *name)
 	return last->value;
 }
 
+/* Whoever receives and claims in one session looks for it soon. */
+static void
+note_place(wahook_Table *messages, const pg_uuid_t *id)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Anum_message_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	wahook_note_row(&messages->rows, &key, 1, &messages->placed);
+}
+
 /*
  * Inserts the messages that are not there yet; the others are duplicates. In the order of the
  * message ids, so that two deliveries with the same messages in another order can't deadlock. This
@@ -199,6 +210,8 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		values[Anum_message_service - 1] = service_datum(&service, message->service);
 		values[Anum_message_payload - 1] = message->payload;
 		message->accepted = wahook_insert_new_row(&table, values, nulls, Natts_message);
+		if (message->accepted)
+			note_place(&table, &message->message_id);
 		message->outcome = message->accepted ? "accepted" : "duplicate";
 		message->due_at = intake->now;
 	}
