@@ -13,6 +13,13 @@ CREATE FUNCTION counters.twice(p_text text) RETURNS integer LANGUAGE plpgsql AS 
 SET wahook.token_counter = 'counters.twice';
 SELECT estimate_tokens('12345678'), estimate_tokens('12345678');
 
+-- It is asked about what may be kept, not about all that there is: 10,000 messages of 5 tokens, of which 20 fit.
+CREATE TEMP SEQUENCE asked;
+CREATE FUNCTION counters.counting(p_text text) RETURNS integer LANGUAGE sql AS $$ SELECT (nextval('pg_temp.asked') * 0 + 1)::integer $$;
+SET wahook.token_counter = 'counters.counting';
+SELECT jsonb_array_length(truncate_context(jsonb_agg(jsonb_build_object('role', 'user', 'content', 'hello')), 100)) FROM generate_series(1, 10000);
+SELECT last_value < 30 AS few FROM asked;
+
 -- What can't be used.
 CREATE FUNCTION counters.bigint(p_text text) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
 CREATE FUNCTION counters.set(p_text text) RETURNS SETOF integer LANGUAGE sql AS 'SELECT 1';
