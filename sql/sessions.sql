@@ -24,15 +24,40 @@ INSERT INTO agent_sessions (conversation_id, agent_type) VALUES (:'conversation_
 ROLLBACK TO one_active;
 \set VERBOSITY default
 
--- The daily job ends those of conversations in which nothing happened for as long as user sessions live.
-UPDATE agent_sessions SET started_at = now() - interval '25 hours'
-	WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+-- One that is idle for as long as the setting says ends at that time, whoever finds out: a job...
+UPDATE agent_sessions SET last_activity_at = now() - interval '25 hours', seen_active_at = now() - interval '26 hours'
+	WHERE conversation_id = :'conversation_id' AND session_state = 'active' AND agent_type <> 'waiter';
+UPDATE agent_sessions SET seen_active_at = now() - interval '26 hours'
+	WHERE conversation_id = :'conversation_id' AND session_state = 'active' AND agent_type = 'waiter';
 SELECT cleanup_stale_sessions() ->> 'success' AS success;
-SELECT agent_type, session_state FROM agent_sessions WHERE conversation_id = :'conversation_id' ORDER BY 1, 2;
-UPDATE webhook_conversations SET last_activity_at = now() - interval '25 hours' WHERE id = :'conversation_id';
-SELECT cleanup_stale_sessions() ->> 'success' AS success;
-SELECT agent_type, session_state, ended_at = now() AS ended_now
+SELECT agent_type, session_state, ended_at = now() - interval '1 hour' AS ended_then, seen_active_at = last_activity_at AS seen
 	FROM agent_sessions WHERE conversation_id = :'conversation_id' ORDER BY 1, 2;
+-- ... or the next message, which begins a new one.
+SAVEPOINT idle;
+SET LOCAL wahook.agent_session_timeout = '10 min';
+UPDATE agent_sessions SET last_activity_at = now() - interval '11 minutes'
+	WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+SELECT increment_session_metrics(:'conversation_id', 'waiter');
+SELECT session_state, total_messages, ended_at = now() - interval '1 minute' AS ended_then
+	FROM agent_sessions WHERE conversation_id = :'conversation_id' AND agent_type = 'waiter' ORDER BY 1;
+ROLLBACK TO idle;
+
+-- Those who write sessions themselves need not know the newer columns.
+UPDATE agent_sessions SET last_activity_at = now() - interval '1 hour' WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+UPDATE agent_sessions SET total_messages = total_messages + 1, total_tokens_used = 10 WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+SELECT last_activity_at >= now() AS active_now FROM agent_sessions WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+UPDATE agent_sessions SET session_state = 'failed' WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+SELECT ended_at >= now() AS ended_now FROM agent_sessions WHERE conversation_id = :'conversation_id' AND session_state = 'failed';
+UPDATE agent_sessions SET session_state = 'active' WHERE conversation_id = :'conversation_id' AND session_state = 'failed';
+SELECT ended_at FROM agent_sessions WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+
+-- By a call, or with the conversation.
+SELECT end_agent_session(:'conversation_id', 'waiter', 'failed') AS ended, end_agent_session(:'conversation_id', 'waiter') AS again;
+SELECT increment_session_metrics(:'conversation_id', 'waiter'), increment_session_metrics(:'conversation_id', 'wallet');
+SELECT transition_conversation(:'conversation_id', 'processing', 'test'), transition_conversation(:'conversation_id', 'error', 'test');
+SELECT count(*) AS active FROM agent_sessions WHERE conversation_id = :'conversation_id' AND session_state = 'active';
+SELECT transition_conversation(:'conversation_id', 'active', 'test'), transition_conversation(:'conversation_id', 'completed', 'test');
+SELECT agent_type, session_state, ended_at >= now() AS ended_now, version FROM agent_sessions WHERE conversation_id = :'conversation_id' ORDER BY 1, 2;
 
 -- They go with their conversation.
 DELETE FROM webhook_conversations WHERE id = :'conversation_id';
@@ -46,6 +71,9 @@ SELECT increment_session_metrics(NULL, 'waiter');
 \echo :LAST_ERROR_SQLSTATE
 SELECT increment_session_metrics('00000000-0000-4000-8000-000000000009', '');
 \echo :LAST_ERROR_SQLSTATE
+SELECT end_agent_session('00000000-0000-4000-8000-000000000009', 'waiter'), end_agent_session(NULL, 'waiter'), end_agent_session('00000000-0000-4000-8000-000000000009', NULL);
+SELECT end_agent_session('00000000-0000-4000-8000-000000000009', 'waiter', 'active');
+SELECT end_agent_session('00000000-0000-4000-8000-000000000009', 'waiter', NULL);
 
 -- User sessions and done dead letters, in the daily job.
 BEGIN;

@@ -25,6 +25,7 @@ CREATE TABLE @extschema@.webhook_agents (
 		CHECK (extract(epoch FROM circuit_timeout) BETWEEN 0.001 AND 86400),
 	version integer NOT NULL DEFAULT 1,
 	description text,
+	budget text CHECK (budget <> '' AND length(budget) <= 200),
 	CHECK (fallback_agent <> agent_type)
 );
 INSERT INTO @extschema@.webhook_agents (agent_type, from_extension)
@@ -44,6 +45,8 @@ COMMENT ON COLUMN @extschema@.webhook_agents.api_key_from IS
 COMMENT ON COLUMN @extschema@.webhook_agents.fallback_agent IS
 	'who answers when its endpoint does not';
 COMMENT ON COLUMN @extschema@.webhook_agents.timeout IS 'how long one call of its endpoint may take';
+COMMENT ON COLUMN @extschema@.webhook_agents.budget IS
+	'whose daily tokens it spends: those of the buckets agent:NAME and agent-user:NAME; null: its own, by its agent_type';
 COMMENT ON COLUMN @extschema@.webhook_agents.version IS
 	'of its prompt, model and parameters; see webhook_agent_versions';
 
@@ -82,8 +85,19 @@ CREATE TABLE @extschema@.webhook_agent_versions (
 	temperature double precision,
 	max_output_tokens integer,
 	created_at timestamptz NOT NULL DEFAULT now(),
+	replaced_at timestamptz,
+	from_extension boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (agent_type, variant, version)
 );
+INSERT INTO @extschema@.webhook_agent_versions (agent_type, version, from_extension)
+	SELECT agent_type, version, true FROM @extschema@.webhook_agents WHERE from_extension;
+CREATE TRIGGER keep_changed_seed BEFORE INSERT OR UPDATE ON @extschema@.webhook_agent_versions
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_keep_changed_seed('agent_type');
+CREATE UNIQUE INDEX webhook_agent_versions_current_key
+	ON @extschema@.webhook_agent_versions (agent_type, variant) WHERE replaced_at IS NULL;
+CREATE INDEX webhook_agent_versions_replaced_idx
+	ON @extschema@.webhook_agent_versions (replaced_at) WHERE replaced_at IS NOT NULL;
 COMMENT ON TABLE @extschema@.webhook_agent_versions IS
-	'what each agent was told, version by version';
+	'what each agent was told, version by version; of a variant: together with what it has of its agent';
 COMMENT ON COLUMN @extschema@.webhook_agent_versions.variant IS 'empty: the agent itself';
+COMMENT ON COLUMN @extschema@.webhook_agent_versions.replaced_at IS 'null: it is the one in use';

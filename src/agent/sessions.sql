@@ -106,3 +106,78 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.end_agent_session(uuid, text, text) IS
 	'ends the agent''s active session in the conversation as completed, failed or timeout; false: there was none';
+
+-- A session whose time has run out ended at that time, whoever finds out: this, or the next turn.
+CREATE FUNCTION @extschema@.webhook_end_idle_agent_sessions() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+	AS $$
+DECLARE
+	v_timeout interval := @extschema@.webhook_setting('agent_session_timeout'::text)::interval;
+	v_batch_size bigint := @extschema@.webhook_setting('retention_batch_size'::text)::bigint;
+	v_looked_at bigint;
+	v_ended bigint;
+	v_all bigint := 0;
+BEGIN
+	LOOP
+		WITH looked_at AS (
+			SELECT id FROM @extschema@.agent_sessions
+			WHERE session_state = 'active' AND seen_active_at < now() - v_timeout
+			ORDER BY seen_active_at LIMIT v_batch_size FOR UPDATE SKIP LOCKED),
+		seen AS (
+			UPDATE @extschema@.agent_sessions s SET
+				seen_active_at = greatest(s.last_activity_at, s.seen_active_at),
+				session_state = CASE WHEN s.last_activity_at < now() - v_timeout THEN 'timeout' ELSE 'active' END,
+				ended_at = CASE WHEN s.last_activity_at < now() - v_timeout THEN s.last_activity_at + v_timeout END
+				FROM looked_at l WHERE s.id = l.id
+				RETURNING s.session_state)
+		SELECT count(*), count(*) FILTER (WHERE session_state = 'timeout') INTO v_looked_at, v_ended FROM seen;
+		v_all := v_all + v_ended;
+		EXIT WHEN v_looked_at < v_batch_size;
+	END LOOP;
+	RETURN v_all;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_end_idle_agent_sessions() IS
+	'ends the agent sessions that have been idle for wahook.agent_session_timeout; how many';
+
+-- With the conversation, as the state machine has it: what is said after that begins anew.
+CREATE FUNCTION @extschema@.webhook_complete_agent_sessions() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	UPDATE @extschema@.agent_sessions SET session_state = 'completed', ended_at = clock_timestamp()
+		WHERE conversation_id = NEW.id AND session_state = 'active';
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_complete_agent_sessions() IS
+	'trigger: the sessions of agents end with their conversation';
+CREATE TRIGGER webhook_complete_agent_sessions
+	AFTER UPDATE OF status ON @extschema@.webhook_conversations
+	FOR EACH ROW WHEN (NEW.status = 'completed' AND OLD.status <> 'completed')
+	EXECUTE FUNCTION @extschema@.webhook_complete_agent_sessions();
+
+-- Those who write sessions themselves know nothing of these columns.
+CREATE FUNCTION @extschema@.webhook_keep_agent_session() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF NEW.session_state = 'active' THEN
+		NEW.ended_at := NULL;
+		NEW.last_activity_at := greatest(NEW.last_activity_at, clock_timestamp());
+	ELSE
+		NEW.ended_at := coalesce(NEW.ended_at, clock_timestamp());
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_keep_agent_session() IS
+	'trigger: a session that is counted is active then, and one that is over has an end';
+CREATE TRIGGER webhook_keep_agent_session
+	BEFORE UPDATE ON @extschema@.agent_sessions
+	FOR EACH ROW WHEN (NEW.session_state <> 'active' AND NEW.ended_at IS NULL
+		OR NEW.session_state = 'active' AND OLD.session_state <> 'active'
+		OR NEW.session_state = 'active' AND NEW.last_activity_at = OLD.last_activity_at
+			AND (NEW.total_messages, NEW.total_tokens_used, NEW.error_count)
+				IS DISTINCT FROM (OLD.total_messages, OLD.total_tokens_used, OLD.error_count))
+	EXECUTE FUNCTION @extschema@.webhook_keep_agent_session();

@@ -11,6 +11,7 @@
 
 #include "core/compat.h"
 
+PG_FUNCTION_INFO_V1(wahook_try_budget_lock);
 PG_FUNCTION_INFO_V1(wahook_try_job_lock);
 
 bool
@@ -31,4 +32,14 @@ wahook_try_job_lock(PG_FUNCTION_ARGS)
 
 	PG_RETURN_BOOL(
 		wahook_lock_name(WAHOOK_LOCK_JOB, VARDATA_ANY(job), VARSIZE_ANY_EXHDR(job), false));
+}
+
+/* webhook_try_budget_lock(p_budget text) → boolean */
+Datum
+wahook_try_budget_lock(PG_FUNCTION_ARGS)
+{
+	text *budget = PG_GETARG_TEXT_PP(0);
+
+	PG_RETURN_BOOL(wahook_lock_name(WAHOOK_LOCK_BUDGET, VARDATA_ANY(budget),
+									VARSIZE_ANY_EXHDR(budget), false));
 }

@@ -78,6 +78,8 @@ static Retention retentions[] = {
 	 365 * DAY_S, DAY_S, 0},
 	{"wahook.agent_session_retention", "How long ended agent sessions are kept.", 90 * DAY_S, DAY_S,
 	 0},
+	{"wahook.agent_version_retention",
+	 "How long versions of agents are kept after they were replaced.", 365 * DAY_S, DAY_S, 0},
 	{"wahook.circuit_retention", "How long circuits are kept after they were last used.", DAY_S,
 	 3600, 0},
 	{"wahook.workflow_retention", "How long finished workflow recovery steps are kept.", 30 * DAY_S,

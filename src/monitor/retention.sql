@@ -47,6 +47,7 @@ CREATE FUNCTION @extschema@.webhook_retention_rules()
 			'session_state <> ''active'' AND started_at < $1 AND ended_at < $1', 'started_at', false),
 		('agent_turns', 'agent_session_retention', 'id < $2 AND created_at < $1', 'id', false),
 		('agent_turns', 'agent_session_retention', 'id > $3 AND created_at < $1', 'id', false),
+		('webhook_agent_versions', 'agent_version_retention', 'replaced_at < $1', 'replaced_at', false),
 		('wa_workflow_recovery', 'workflow_retention',
 			'status IN (''completed'', ''failed'') AND created_at < $1 AND coalesce(completed_at, created_at) < $1',
 			'created_at', false),
@@ -115,7 +116,7 @@ $$;
 COMMENT ON FUNCTION @extschema@.webhook_sweep(text, integer) IS
 	'some rows of a table, from a random page on and round its end; all of them when it has no more';
 
--- A bucket that is full again is as good as none.
+-- A bucket that is full again is as good as none; so is an arrear of a budget, see src/agent/budget.sql.
 CREATE FUNCTION @extschema@.webhook_delete_full_buckets(p_batch_size integer) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 	AS $$
@@ -126,13 +127,14 @@ BEGIN
 	DELETE FROM @extschema@.webhook_rate_limits WHERE ctid = ANY (ARRAY(
 		SELECT l.ctid
 		FROM @extschema@.webhook_rate_limits l
-			CROSS JOIN LATERAL (SELECT max_tokens, refill_per_second
+			CROSS JOIN LATERAL (SELECT bucket = left(l.bucket, -37) AS is_arrear, max_tokens, refill_per_second
 				FROM @extschema@.webhook_rate_limit_buckets
-				WHERE bucket IN (l.bucket, 'default')
-				ORDER BY bucket <> l.bucket LIMIT 1) b
+				WHERE bucket IN (l.bucket, left(l.bucket, -37), 'default')
+				ORDER BY bucket <> l.bucket, bucket = 'default' LIMIT 1) b
 		WHERE l.ctid = ANY (v_swept)
 			AND l.tokens + b.refill_per_second
-				* extract(epoch FROM now() - l.refilled_at)::double precision >= b.max_tokens
+				* extract(epoch FROM now() - l.refilled_at)::double precision
+				>= CASE WHEN b.is_arrear THEN 0 ELSE b.max_tokens END
 		FOR UPDATE OF l SKIP LOCKED));
 	GET DIAGNOSTICS v_deleted = ROW_COUNT;
 	RETURN v_deleted;

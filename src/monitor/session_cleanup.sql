@@ -36,11 +36,8 @@ BEGIN
 		END LOOP;
 	END LOOP;
 
-	-- An agent's session ends with the user's: nobody else ends one that was merely abandoned.
-	UPDATE @extschema@.agent_sessions s SET session_state = 'timeout', ended_at = now()
-		FROM @extschema@.webhook_conversations c
-		WHERE s.session_state = 'active' AND s.started_at < now() - v_ttl
-			AND c.id = s.conversation_id AND c.last_activity_at < now() - v_ttl;
+	-- The cleanup does so too, more often; here for those who call nothing but the contract's functions.
+	PERFORM @extschema@.webhook_end_idle_agent_sessions();
 
 	v_answer := jsonb_build_object(
 		'success', true,

@@ -8,36 +8,51 @@ CREATE TRIGGER webhook_check_service
 	BEFORE INSERT OR UPDATE OF handler, run_as, reply_handler ON @extschema@.webhook_services
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.webhook_check_service();
 
+CREATE FUNCTION @extschema@.webhook_check_url(
+	p_what text, p_url text, p_allow_http boolean, p_example text, p_secrets_by text)
+	RETURNS void
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	v_port text := substring(p_url FROM '(?i)^https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]):([0-9]+)(?:[/?]|$)');
+BEGIN
+	IF p_url !~* '^https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
+		OR position('#' IN p_url) > 0 OR length(p_url) > 2000 OR v_port::integer NOT BETWEEN 1 AND 65535
+	THEN
+		RAISE EXCEPTION '% can''t be called', p_what
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'It must be http or https, a host, perhaps a port and a path, in ASCII without spaces, user name or fragment, and of at most 2000 bytes.',
+				HINT = format('Write it like %s; what authorizes a request goes to %s.', p_example, p_secrets_by);
+	END IF;
+	IF p_url ~* '^http:' AND NOT p_allow_http THEN
+		RAISE EXCEPTION '% is not https', p_what
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'Messages and what authorizes them would go over the network in the clear.',
+				HINT = 'Use https, or set allow_http where the network is your own.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_check_url(text, text, boolean, text, text) IS
+	'an error unless the worker can call this URL; the error says what it is, how to write it, and where secrets go';
+
+CREATE FUNCTION @extschema@.webhook_url_origin(p_url text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT lower(substring(p_url FROM '^[^/]*//[^/?]*')) $$;
+COMMENT ON FUNCTION @extschema@.webhook_url_origin(text) IS
+	'scheme, host and port of a URL: who is sent what is sent there';
+
 CREATE FUNCTION @extschema@.webhook_check_endpoint() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 	AS $$
-DECLARE
-	v_port text;
 BEGIN
-	IF NEW.url IS NULL THEN
-		RETURN NEW;
-	END IF;
-	IF NEW.handler IS NOT NULL THEN
+	IF NEW.url IS NOT NULL AND NEW.handler IS NOT NULL THEN
 		RAISE EXCEPTION 'service "%" has a handler and a URL', NEW.name
 			USING ERRCODE = 'invalid_parameter_value',
 				DETAIL = 'Its messages go either to a function in this database or to an endpoint.',
 				HINT = 'Set the other of the two to null.';
 	END IF;
-	v_port := substring(NEW.url FROM '(?i)^https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]):([0-9]+)(?:[/?]|$)');
-	IF NEW.url !~* '^https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
-		OR position('#' IN NEW.url) > 0 OR length(NEW.url) > 2000 OR v_port::integer NOT BETWEEN 1 AND 65535
-	THEN
-		RAISE EXCEPTION 'URL of service "%" can''t be called', NEW.name
-			USING ERRCODE = 'invalid_parameter_value',
-				DETAIL = 'It must be http or https, a host, perhaps a port and a path, in ASCII without spaces, user name or fragment, and of at most 2000 bytes.',
-				HINT = 'Write it like https://bot.example.com/mobility; what authorizes a delivery goes to set_webhook_service_secrets().';
-	END IF;
-	IF NEW.url ~* '^http:' AND NOT NEW.allow_http THEN
-		RAISE EXCEPTION 'URL of service "%" is not https', NEW.name
-			USING ERRCODE = 'invalid_parameter_value',
-				DETAIL = 'Messages and the bearer token would go over the network in the clear.',
-				HINT = 'Use https, or set allow_http where the network is your own.';
-	END IF;
+	PERFORM @extschema@.webhook_check_url(format('URL of service "%s"', NEW.name), NEW.url, NEW.allow_http,
+		'https://bot.example.com/mobility'::text, 'set_webhook_service_secrets()'::text);
 	RETURN NEW;
 END
 $$;
@@ -104,5 +119,5 @@ COMMENT ON FUNCTION @extschema@.webhook_forget_bearer_token() IS
 CREATE TRIGGER webhook_forget_bearer_token
 	AFTER UPDATE OF url ON @extschema@.webhook_services
 	FOR EACH ROW WHEN (OLD.url IS NOT NULL
-		AND lower(substring(NEW.url FROM '^[^/]*//[^/?]*')) IS DISTINCT FROM lower(substring(OLD.url FROM '^[^/]*//[^/?]*')))
+		AND @extschema@.webhook_url_origin(NEW.url) IS DISTINCT FROM @extschema@.webhook_url_origin(OLD.url))
 	EXECUTE FUNCTION @extschema@.webhook_forget_bearer_token();

@@ -84,7 +84,8 @@ ALTER TABLE @extschema@.webhook_agents
 	ADD circuit_timeout interval NOT NULL DEFAULT '60 seconds'
 		CHECK (extract(epoch FROM circuit_timeout) BETWEEN 0.001 AND 86400),
 	ADD version integer NOT NULL DEFAULT 1,
-	ADD description text;
+	ADD description text,
+	ADD budget text CHECK (budget <> '' AND length(budget) <= 200);
 ALTER TABLE @extschema@.webhook_agents ADD CHECK (fallback_agent <> agent_type);
 ALTER TABLE @extschema@.agent_sessions
 	ADD variant text,
@@ -117,6 +118,10 @@ INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES
 INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
 	SELECT lock_expires_at, id, locked_by FROM @extschema@.webhook_conversations
 	WHERE locked_by IS NOT NULL AND lock_expires_at IS NOT NULL;
+
+-- Whose system prompts and models were there before; those that come with the extension have theirs.
+INSERT INTO @extschema@.webhook_agent_versions (agent_type, version, system_prompt, model)
+	SELECT agent_type, version, system_prompt, model FROM @extschema@.webhook_agents WHERE NOT from_extension;
 
 -- A service of the user's has the name of an example: no example leads messages to it.
 UPDATE @extschema@.webhook_routes SET enabled = false

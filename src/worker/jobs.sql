@@ -22,7 +22,8 @@ CREATE FUNCTION @extschema@.webhook_job_list()
 	AS $$
 	VALUES
 		('cleanup-stuck-conversations', 'cleanup_interval',
-			'SELECT jsonb_build_object(''success'', true, ''released'', @extschema@.cleanup_stuck_webhook_conversations())', NULL),
+			'SELECT jsonb_build_object(''success'', true, ''released'', @extschema@.cleanup_stuck_webhook_conversations(), '
+				'''agentSessionsEnded'', @extschema@.webhook_end_idle_agent_sessions())', NULL),
 		('dlq-processor', 'dlq_interval',
 			'SELECT @extschema@.process_dead_letter_queue(NULL::integer)', 'SELECT @extschema@.webhook_requeue_dead_letters()'),
 		('session-cleanup', 'session_cleanup_interval',

@@ -75,7 +75,7 @@ SELECT is_empty($$ SELECT relname FROM relations WHERE relkind = 'r'
 		AND relname NOT IN ('webhook_job_runs')
 		-- configuration
 		AND relname NOT IN ('webhook_services', 'webhook_service_secrets', 'webhook_routes', 'webhook_feature_flags',
-			'webhook_agents', 'webhook_agent_secrets', 'webhook_agent_variants', 'webhook_agent_versions', 'webhook_rate_limit_buckets') $$,
+			'webhook_agents', 'webhook_agent_secrets', 'webhook_agent_variants', 'webhook_rate_limit_buckets') $$,
 	'every table has a retention or a bound');
 SELECT lives_ok(format('SELECT webhook_setting(%L)::interval', setting), format('setting of %s', table_name))
 	FROM webhook_retention_rules();

@@ -20,6 +20,15 @@ $node->safe_psql('postgres', q{
 	SELECT wahook_grant('service', 'service');
 	UPDATE webhook_agents SET system_prompt = 'You wait at tables.' WHERE agent_type = 'waiter';
 	INSERT INTO webhook_agents (agent_type) VALUES ('mine');
+	-- Versions come with the dump: none is counted anew.
+	UPDATE webhook_agents SET system_prompt = 'You wait at tables, and are brief.' WHERE agent_type = 'waiter';
+	SELECT register_webhook_agent('mine', 'Mine.', 'm-1', 'https://api.example.com/v1', p_fallback_agent => 'waiter', p_api_key_from => 'env:WAHOOK_KEY',
+		p_daily_tokens => 1000, p_daily_tokens_per_user => 100, p_budget => 'shared');
+	SELECT register_webhook_agent('mobility', p_fallback_agent => 'mine', p_endpoint => 'https://api.example.com/v1'), set_webhook_agent_key('mobility', 'secret');
+	SELECT register_webhook_agent_variant('mine', 'brief', 3, 'Be brief.'), register_webhook_agent_variant('real_estate', 'warm', 0);
+	UPDATE webhook_agents SET model = 'm-2' WHERE agent_type = 'mine';
+	DELETE FROM webhook_agents WHERE agent_type = 'job_board';
+	INSERT INTO webhook_agents (agent_type, system_prompt) VALUES ('wallet', 'You keep it safe.');
 	CREATE FUNCTION public.handle(p_message jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 	INSERT INTO webhook_services (name, handler, run_as) VALUES ('mine', 'public.handle', 'service');
 	INSERT INTO webhook_services (name, url) VALUES ('theirs', 'https://bot.example.com/');
@@ -43,7 +52,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_dlq (payload, whatsapp_message_id, error, resolution_status, retry_count)
 		VALUES ('{}', 'wamid.3', 'boom', 'failed', 3), ('{}', 'wamid.4', 'boom', 'pending', 1);
 	INSERT INTO agent_contexts (conversation_id, agent_type) SELECT id, 'waiter' FROM webhook_conversations;
-	INSERT INTO agent_sessions (conversation_id, agent_type) SELECT id, 'waiter' FROM webhook_conversations;
+	SELECT increment_session_metrics(id, 'mine') FROM webhook_conversations;
+	INSERT INTO agent_turns (conversation_id, agent_type, variant, version, outcome) SELECT conversation_id, agent_type, variant, version, 'answered' FROM agent_sessions;
 	INSERT INTO wa_workflow_recovery (conversation_id, workflow_type, recovery_action) VALUES ('1', 'x', 'y');
 	INSERT INTO user_sessions (phone_number) VALUES ('1');
 	INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at) SELECT id, 1, 'failed', now() FROM processed_webhook_messages;

@@ -62,6 +62,9 @@ for my $version (@versions)
 		AND objid = c.oid AND deptype = 'e' JOIN pg_extension e ON refobjid = e.oid AND extname = 'wahook' WHERE relkind = 'r' ORDER BY 1});
 	my $rows = join ' UNION ALL ', map { "SELECT '$_' AS name, to_jsonb(t) AS row FROM $_ t" } @tables;
 	$node->safe_psql($database, "CREATE TABLE kept AS $rows");
+	# One column has another name since.
+	$node->safe_psql($database, q{UPDATE kept SET row = row - 'max_tokens' || jsonb_build_object('context_budget', row -> 'max_tokens')
+		WHERE name LIKE '%webhook_agents' AND row ? 'max_tokens'});
 	is($node->safe_psql($database, join ' UNION ALL ', map { "SELECT '$_' WHERE NOT EXISTS (TABLE $_)" } @tables), '', "from $version: every table has a row to lose");
 
 	my $stderr;
@@ -80,6 +83,9 @@ for my $version (@versions)
 		has_function_privilege('reader', 'hook.receive_webhook(text, text, uuid)', 'EXECUTE')}), 't|t|t|f', "from $version: what else was granted is kept");
 	is($node->safe_psql($database, q{SELECT string_agg(name, ' ' ORDER BY name) FROM hook.webhook_routes WHERE NOT enabled}), 'jobs-keyword jobs-state',
 		"from $version: no example leads to a service of the user's");
+
+	is($node->safe_psql($database, q{SELECT agent_type, version, system_prompt, replaced_at IS NULL FROM hook.webhook_agent_versions WHERE agent_type IN ('waiter', 'wallet') ORDER BY 1}),
+		"waiter|1|You wait at tables.|t\nwallet|1||t", "from $version: agents have their first version");
 
 	my $bodies = join ', ', map { "'" . delivery(message("wamid.$_", '250788000002')) . "'" } 1 .. 4;
 	is($node->safe_psql($database, "SET ROLE bot; SET search_path = hook; SELECT outcome FROM unnest(ARRAY[$bodies]) WITH ORDINALITY AS b (body, n), receive_webhook(body) ORDER BY n"),
