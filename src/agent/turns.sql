@@ -101,8 +101,8 @@ BEGIN
 	IF p_omitted THEN
 		v_answer := v_answer || jsonb_build_object('omitted', (
 			SELECT coalesce(jsonb_agg(message ORDER BY place), '[]')
-			FROM jsonb_array_elements(v_memory.messages) WITH ORDINALITY m(message, place)
-			WHERE place <= v_left_out));
+			FROM (SELECT message, place FROM jsonb_array_elements(v_memory.messages) WITH ORDINALITY m(message, place)
+				WHERE coalesce(message ->> 'pinned', '') <> 'true' ORDER BY place LIMIT v_left_out) oldest));
 	END IF;
 	IF v_left_out > 0 THEN
 		PERFORM @extschema@.webhook_log_event('AI_CONTEXT_TRUNCATED', jsonb_build_object(

@@ -23,7 +23,7 @@
 #define USECS(interval) "(extract(epoch FROM " interval ") * 1000000)::bigint"
 
 static const char *const tables[] = {"webhook_services", "webhook_routes",
-									 "webhook_rate_limit_buckets"};
+									 "webhook_rate_limit_buckets", "webhook_erased_messages"};
 
 static const wahook_Config *current = NULL;
 static MemoryContext current_context = NULL;
@@ -50,6 +50,8 @@ static wahook_Plan intake_plan =
 	{"SELECT action, max_tokens::double precision, refill_per_second"
 	 " FROM @extschema@.webhook_rate_limit_buckets WHERE bucket = 'intake' AND enabled",
 	 0};
+
+static wahook_Plan erased_plan = {"SELECT FROM @extschema@.webhook_erased_messages LIMIT 1", 0};
 
 /* For relations dropped and made anew as well, and for all of them at once. */
 static void
@@ -185,6 +187,7 @@ load(void)
 		load_services(config, context);
 		load_routes(config, context);
 		load_intake(config);
+		config->has_erased = wahook_execute(&erased_plan, NULL, NULL) > 0;
 		SPI_finish();
 	}
 	PG_CATCH();

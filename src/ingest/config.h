@@ -84,6 +84,7 @@ typedef struct wahook_Config
 	bool routes_by_text;
 	bool routes_by_state;
 	wahook_IntakeLimit intake;
+	bool has_erased; /* messages of users who were erased are remembered */
 } wahook_Config;
 
 /* Valid until the transaction ends. wahook_begin() must have been called. */

@@ -85,9 +85,11 @@ BEGIN
 	END IF;
 	INSERT INTO @extschema@.processed_webhook_messages (whatsapp_message_id, conversation_id,
 			correlation_id, processing_time_ms, payload, processed_at)
-		VALUES (p_whatsapp_message_id, p_conversation_id,
+		SELECT p_whatsapp_message_id, p_conversation_id,
 			coalesce(p_correlation_id, gen_random_uuid()), p_processing_time_ms, p_payload,
-			clock_timestamp())
+			clock_timestamp()
+		WHERE NOT EXISTS (SELECT FROM @extschema@.webhook_erased_messages
+			WHERE id_hash = sha256(convert_to(p_whatsapp_message_id, 'UTF8')))
 		ON CONFLICT (whatsapp_message_id) DO NOTHING;
 	IF NOT FOUND THEN
 		PERFORM @extschema@.webhook_count('events', ARRAY['message', 'duplicate']::text[]);

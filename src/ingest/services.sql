@@ -7,6 +7,9 @@ CREATE FUNCTION @extschema@.webhook_config_changed() RETURNS trigger
 COMMENT ON FUNCTION @extschema@.webhook_config_changed() IS
 	'trigger: tells all sessions to read services, routes and intake limits anew, once this commits';
 CREATE TRIGGER webhook_config_changed
+	AFTER INSERT ON @extschema@.webhook_erased_messages
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.webhook_config_changed();
+CREATE TRIGGER webhook_config_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.webhook_services
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.webhook_config_changed();
 CREATE TRIGGER webhook_config_changed

@@ -17,6 +17,7 @@
 #include "core/uuid.h"
 #include "ingest/changes.h"
 #include "ingest/config.h"
+#include "ingest/erased.h"
 #include "ingest/intake_limit.h"
 #include "ingest/payload.h"
 #include "ingest/queue.h"
@@ -363,6 +364,7 @@ wahook_store_messages(wahook_Intake *intake)
 {
 	wahook_Outcome **messages = palloc_array(wahook_Outcome *, Max(intake->n, 1));
 	int n = 0;
+	int nleft;
 	int nnew;
 
 	for (int i = 0; i < intake->n; i++)
@@ -370,7 +372,8 @@ wahook_store_messages(wahook_Intake *intake)
 			messages[n++] = &intake->outcomes[i];
 	if (n == 0)
 		return;
-	for (int i = 0; i < n; i++)
+	nleft = wahook_set_erased_apart(messages, n);
+	for (int i = 0; i < nleft; i++)
 	{
 		const wahook_Update *update = messages[i]->update;
 
@@ -378,7 +381,7 @@ wahook_store_messages(wahook_Intake *intake)
 			wahook_build_payload("message", update->raw, "contact", update->contact, "metadata",
 								 update->change->metadata, (const char *) NULL);
 	}
-	nnew = resolve_senders(messages, n);
+	nnew = nleft > 0 ? resolve_senders(messages, nleft) : 0;
 	if (nnew > 0)
 	{
 		wahook_route_messages(messages, nnew);

@@ -37,7 +37,7 @@ CREATE TABLE @extschema@.webhook_message_changes (
 );
 CREATE INDEX webhook_message_changes_received_idx ON @extschema@.webhook_message_changes (received_at);
 CREATE INDEX webhook_message_changes_open_idx
-	ON @extschema@.webhook_message_changes (received_at) WHERE NOT settled;
+	ON @extschema@.webhook_message_changes (applied_in NULLS FIRST) WHERE NOT settled;
 COMMENT ON TABLE @extschema@.webhook_message_changes IS
 	'edits and revocations that arrived: which message they are about';
 COMMENT ON COLUMN @extschema@.webhook_message_changes.whatsapp_message_id IS
@@ -48,6 +48,16 @@ COMMENT ON COLUMN @extschema@.webhook_message_changes.applied_in IS
 	'the transaction that last applied it to what is stored';
 COMMENT ON COLUMN @extschema@.webhook_message_changes.settled IS
 	'nothing that is stored can be without it any more, but for what is yet to be written';
+
+CREATE TABLE @extschema@.webhook_erased_messages (
+	id_hash bytea PRIMARY KEY,
+	erased_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX webhook_erased_messages_erased_idx ON @extschema@.webhook_erased_messages (erased_at);
+COMMENT ON TABLE @extschema@.webhook_erased_messages IS
+	'messages of users who were erased, so that a repeated delivery does not bring them back';
+COMMENT ON COLUMN @extschema@.webhook_erased_messages.id_hash IS
+	'SHA-256 of the message id, which has the phone number in it';
 
 CREATE TABLE @extschema@.webhook_message_statuses (
 	whatsapp_message_id text NOT NULL,

@@ -33,6 +33,7 @@ CREATE FUNCTION @extschema@.webhook_retention_rules()
 			'message_id < $2 AND finished_at < $1', 'message_id, seq', false),
 		('webhook_delivery_attempts', 'attempt_retention',
 			'message_id > $3 AND finished_at < $1', 'message_id, seq', false),
+		('webhook_erased_messages', 'message_retention', 'erased_at < $1', 'erased_at', false),
 		('webhook_message_changes', 'message_retention', 'received_at < $1', 'received_at', false),
 		('webhook_message_statuses', 'status_retention', 'created_at < $1', 'created_at', false),
 		('webhook_notices', 'notice_retention', 'received_at < $1', 'received_at', false),

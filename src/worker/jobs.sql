@@ -29,7 +29,8 @@ CREATE FUNCTION @extschema@.webhook_job_list()
 		('session-cleanup', 'session_cleanup_interval',
 			'SELECT @extschema@.cleanup_stale_sessions(NULL::interval)', NULL),
 		('retention', 'retention_interval',
-			'SELECT jsonb_build_object(''success'', true, ''deleted'', @extschema@.apply_webhook_retention(NULL::integer))', NULL)
+			'SELECT jsonb_build_object(''success'', true, ''deleted'', @extschema@.apply_webhook_retention(NULL::integer),'
+				' ''changes'', @extschema@.webhook_settle_changes(1000))', NULL)
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_job_list() IS
 	'the jobs, the settings of their intervals, and what they run';

@@ -1,0 +1,15 @@
+/*
+ * Messages whose sender has been erased since they were accepted.
+ */
+#ifndef WAHOOK_ERASED_H
+#define WAHOOK_ERASED_H
+
+#include "ingest/store.h"
+
+/*
+ * Moves those that come again behind the others, in their order, as duplicates. Returns how many
+ * others there are.
+ */
+extern int wahook_set_erased_apart(wahook_Outcome **messages, int n);
+
+#endif
