@@ -245,16 +245,14 @@ cut(wahook_MessageRuler *ruler, const JsonbValue *text, double tokens, JsonbValu
 	const char *mark = " " WAHOOK_SHORTENED_MARK;
 	int64 hundredths = (int64) (tokens * 100) - (int64) strlen(mark) * 25;
 	int len = 0;
-	char *string;
+	StringInfoData string;
 
 	if (hundredths > 0)
 		len = (int) wahook_cut_text(text->val.string.val, text->val.string.len, hundredths);
-	if (len == 0)
-		mark++;
-	string = palloc_extended(len + strlen(mark), MCXT_ALLOC_HUGE);
-	memcpy(string, text->val.string.val, len);
-	memcpy(string + len, mark, strlen(mark));
-	set_string(result, string, len + strlen(mark));
+	initStringInfo(&string);
+	appendBinaryStringInfo(&string, text->val.string.val, len);
+	appendStringInfoString(&string, len > 0 ? mark : mark + 1);
+	set_string(result, string.data, string.len);
 }
 
 /*
@@ -266,7 +264,7 @@ shorten_text(wahook_MessageRuler *ruler, JsonbValue *text, int64 limit)
 {
 	JsonbValue best = {0};
 	int64 best_cost = -1;
-	double tokens = limit;
+	double tokens = (double) limit;
 	int tries = wahook_counter_is_built_in(&ruler->counter) ? 1 : MAX_TRIES;
 
 	for (int i = 0; i < tries && tokens >= 1; i++)

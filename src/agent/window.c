@@ -412,14 +412,16 @@ wahook_choose_window(wahook_Window *window)
 			break;
 		if (cost <= room)
 			keep_whole(window, item->head);
-		else if (messages > 0 && (cost <= all || !is_worth_shortening(window, item->head, room)))
-			break;
-		else if (keep_unit(window, item->head, room))
-			full = true;
-		else if (messages > 0)
-			break;
 		else
-			continue;
+		{
+			if (messages > 0 && (cost <= all || !is_worth_shortening(window, item->head, room)))
+				break;
+			full = keep_unit(window, item->head, room);
+			if (!full && messages > 0)
+				break;
+			if (!full)
+				continue;
+		}
 		room -= kept_of_unit(window, item->head);
 		messages += members;
 	}
