@@ -11,11 +11,8 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "worker/deliver.h"
@@ -115,41 +112,11 @@ on_answer(void *arg, wahook_HttpAnswer *answer)
 	dlist_push_tail(&ended, &delivery->node);
 }
 
-/*
- * Adds the signature by both secrets, while they are rotated. They were checked when they were set.
- * The server's HMAC keeps account of its memory with an owner, which there is none of outside
- * transactions.
- */
-static int
-add_signature(const char **headers, const wahook_Delivery *delivery, const wahook_Part *part)
-{
-	const wahook_Endpoint *endpoint = &delivery->endpoint;
-	const char *secrets[] = {endpoint->signing_secret, endpoint->previous_signing_secret};
-	int64 timestamp = (int64) time(NULL);
-	StringInfoData signature;
-	static ResourceOwner owner = NULL;
-
-	if (owner == NULL)
-		owner = ResourceOwnerCreate(NULL, "wahook delivery");
-	CurrentResourceOwner = owner;
-	initStringInfo(&signature);
-	for (size_t i = 0; i < lengthof(secrets); i++)
-		if (secrets[i] != NULL)
-			(void) wahook_append_signature(&signature, secrets[i], part->key, timestamp, part->body,
-										   strlen(part->body));
-	CurrentResourceOwner = NULL;
-	if (signature.len == 0)
-		return 0;
-	headers[0] = psprintf("webhook-id: %s", part->key);
-	headers[1] = psprintf("webhook-timestamp: " INT64_FORMAT, timestamp);
-	headers[2] = psprintf("webhook-signature: %s", signature.data);
-	return 3;
-}
-
 static void
 set_headers(const char **headers, const wahook_Delivery *delivery, const wahook_Part *part)
 {
 	const wahook_Endpoint *endpoint = &delivery->endpoint;
+	const char *const secrets[] = {endpoint->signing_secret, endpoint->previous_signing_secret};
 	int n = 0;
 
 	headers[n++] = "Content-Type: application/json";
@@ -163,7 +130,8 @@ set_headers(const char **headers, const wahook_Delivery *delivery, const wahook_
 		headers[n++] = psprintf("X-Wahook-Lock-Token: " INT64_FORMAT, delivery->lock_token);
 	if (endpoint->bearer_token != NULL)
 		headers[n++] = psprintf("Authorization: Bearer %s", endpoint->bearer_token);
-	n += add_signature(&headers[n], delivery, part);
+	/* By both secrets, while they are rotated. They were checked when they were set. */
+	n += wahook_signature_headers(&headers[n], secrets, lengthof(secrets), part->key, part->body);
 	headers[n] = NULL;
 	Assert(n < MAX_HEADERS);
 }

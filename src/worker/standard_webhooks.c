@@ -7,10 +7,13 @@
  */
 #include "worker/standard_webhooks.h"
 
+#include <time.h>
+
 #include "common/base64.h"
 #include "common/sha2.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
@@ -58,6 +61,36 @@ wahook_append_signature(StringInfo header, const char *secret, const char *id, i
 	header->len += len;
 	header->data[header->len] = '\0';
 	return true;
+}
+
+/*
+ * The server's HMAC keeps account of its memory with an owner, which there is none of outside
+ * transactions.
+ */
+int
+wahook_signature_headers(const char **headers, const char *const *secrets, int nsecrets,
+						 const char *id, const char *body)
+{
+	int64 timestamp = (int64) time(NULL);
+	ResourceOwner current = CurrentResourceOwner;
+	StringInfoData signature;
+	static ResourceOwner owner = NULL;
+
+	if (owner == NULL)
+		owner = ResourceOwnerCreate(NULL, "wahook signature");
+	CurrentResourceOwner = owner;
+	initStringInfo(&signature);
+	for (int i = 0; i < nsecrets; i++)
+		if (secrets[i] != NULL)
+			(void) wahook_append_signature(&signature, secrets[i], id, timestamp, body,
+										   strlen(body));
+	CurrentResourceOwner = current;
+	if (signature.len == 0)
+		return 0;
+	headers[0] = psprintf("webhook-id: %s", id);
+	headers[1] = psprintf("webhook-timestamp: " INT64_FORMAT, timestamp);
+	headers[2] = psprintf("webhook-signature: %s", signature.data);
+	return 3;
 }
 
 /* webhook_signature(p_secret text, p_id text, p_timestamp timestamptz, p_body text) → text */

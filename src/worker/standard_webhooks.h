@@ -18,4 +18,12 @@
 extern bool wahook_append_signature(StringInfo header, const char *secret, const char *id,
 									int64 timestamp, const char *body, size_t body_len);
 
+/*
+ * The three headers, palloc'd, for a request that is sent now, by all of the secrets that are not null.
+ * Returns how many headers there are: 3, or 0 where there is no secret, or none that is one. Outside
+ * transactions too.
+ */
+extern int wahook_signature_headers(const char **headers, const char *const *secrets, int nsecrets,
+									const char *id, const char *body);
+
 #endif
