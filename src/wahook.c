@@ -12,6 +12,7 @@
 #include "core/settings.h"
 #include "core/shared.h"
 #include "monitor/health_settings.h"
+#include "worker/alert_settings.h"
 #include "worker/handler_settings.h"
 #include "worker/http_settings.h"
 #include "worker/worker.h"
@@ -29,6 +30,7 @@ _PG_init(void)
 	wahook_define_worker_settings();
 	wahook_define_handler_settings();
 	wahook_define_health_settings();
+	wahook_define_alert_settings();
 	MarkGUCPrefixReserved("wahook");
 	wahook_install_hooks();
 	if (process_shared_preload_libraries_in_progress)

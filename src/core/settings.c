@@ -82,6 +82,8 @@ static Retention retentions[] = {
 	 "How long versions of agents are kept after they were replaced.", 365 * DAY_S, DAY_S, 0},
 	{"wahook.circuit_retention", "How long circuits are kept after they were last used.", DAY_S,
 	 3600, 0},
+	{"wahook.alert_retention", "How long alerts are kept after they were resolved.", 90 * DAY_S,
+	 DAY_S, 0},
 	{"wahook.workflow_retention", "How long finished workflow recovery steps are kept.", 30 * DAY_S,
 	 DAY_S, 0},
 };
@@ -102,8 +104,8 @@ static const struct config_enum_entry log_events_options[] = {{"none", WAHOOK_LO
  *
  * So parallel workers, which get the leader's values, have none: what needs it is parallel restricted.
  */
-static bool
-hide_secret(char **newval, void **extra, GucSource source)
+bool
+wahook_hide_secret(char **newval, void **extra, GucSource source)
 {
 	char *mask;
 
@@ -137,17 +139,15 @@ assign_verify_token(const char *newval, void *extra)
 void
 wahook_define_settings(void)
 {
-	const int secret = GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE;
-
 	DefineCustomStringVariable("wahook.app_secret",
 							   "The Meta app secret that deliveries are signed with.",
 							   "Two, separated by a comma, while it is being rotated.",
-							   &shown_app_secret, "", PGC_SUSET, secret, hide_secret,
-							   assign_app_secret, NULL);
+							   &shown_app_secret, "", PGC_SUSET, WAHOOK_GUC_SECRET,
+							   wahook_hide_secret, assign_app_secret, NULL);
 	DefineCustomStringVariable("wahook.verify_token",
 							   "The token that the subscription handshake must present.", NULL,
-							   &shown_verify_token, "", PGC_SUSET, secret, hide_secret,
-							   assign_verify_token, NULL);
+							   &shown_verify_token, "", PGC_SUSET, WAHOOK_GUC_SECRET,
+							   wahook_hide_secret, assign_verify_token, NULL);
 	DefineCustomBoolVariable("wahook.require_signature",
 							 "Refuse deliveries without a signature even where no app secret is set.",
 							 "Where an app secret is set they are always refused.",

@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "utils/guc.h"
+
 #define WAHOOK_DEFAULT_LOCK_TIMEOUT_S 120
 #define WAHOOK_MIN_LEASE_S 1
 #define WAHOOK_MAX_LEASE_S (24 * 3600)
@@ -51,6 +53,10 @@ extern int wahook_log_events;
 
 /* The name of a function; empty for the built-in estimate. */
 extern char *wahook_token_counter;
+
+/* For a setting that is a secret: its flags, and its check hook, which leaves the secret in extra, and a mask. */
+#define WAHOOK_GUC_SECRET (GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE)
+extern bool wahook_hide_secret(char **newval, void **extra, GucSource source);
 
 extern void wahook_define_settings(void);
 

@@ -49,6 +49,8 @@ CREATE FUNCTION @extschema@.webhook_retention_rules()
 		('agent_turns', 'agent_session_retention', 'id < $2 AND created_at < $1', 'id', false),
 		('agent_turns', 'agent_session_retention', 'id > $3 AND created_at < $1', 'id', false),
 		('webhook_agent_versions', 'agent_version_retention', 'replaced_at < $1', 'replaced_at', false),
+		('webhook_alerts', 'alert_retention',
+			'state = ''resolved'' AND started_at < $1 AND resolved_at < $1', 'started_at', false),
 		('wa_workflow_recovery', 'workflow_retention',
 			'status IN (''completed'', ''failed'') AND created_at < $1 AND coalesce(completed_at, created_at) < $1',
 			'created_at', false),

@@ -23,8 +23,9 @@
 
 #define MAX_PAUSE_S 300
 
-static const wahook_Source *const sources[] = {&wahook_jobs_source, &wahook_http_source,
-											   &wahook_handlers_source};
+/* The alerts first: the runs of the jobs tell when the worker before this one was last there. */
+static const wahook_Source *const sources[] = {&wahook_alerts_source, &wahook_jobs_source,
+											   &wahook_http_source, &wahook_handlers_source};
 
 /* What the loop knows of a source. */
 typedef struct State
@@ -247,9 +248,11 @@ tell_source(void *arg)
 static long
 time_until(TimestampTz until)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	if (until == DT_NOEND)
 		return -1;
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	return until <= now ? 0 : TimestampDifferenceMilliseconds(now, until);
 }
 
 static void

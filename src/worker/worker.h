@@ -49,6 +49,7 @@ typedef struct wahook_Source
 } wahook_Source;
 
 /* The sources, in the order of their turns. */
+extern const wahook_Source wahook_alerts_source;
 extern const wahook_Source wahook_jobs_source;
 extern const wahook_Source wahook_http_source;
 

@@ -33,7 +33,7 @@ SELECT 'setting', name, vartype, coalesce(unit, ''), boot_val, coalesce(min_val,
 FROM pg_settings WHERE name LIKE 'wahook.%' ORDER BY name;
 
 -- Secrets are not in pg_settings; that they exist is all there is to see.
-SELECT 'secret', name FROM unnest(ARRAY['wahook.app_secret', 'wahook.verify_token']) AS name
+SELECT 'secret', name FROM unnest(ARRAY['wahook.app_secret', 'wahook.verify_token', 'wahook.alert_url', 'wahook.alert_secret']) AS name
 WHERE current_setting(name) = '';
 
 -- Every member, what the levels may do with it, and with whose rights it runs; for doc/security.md.

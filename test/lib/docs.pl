@@ -168,7 +168,7 @@ for my $source (@sources)
 		if (defined $sqlstate) { $raised{$sqlstate} = '' }
 		else { differs("$source raises $name, of which no SQLSTATE is known") }
 	}
-	$events{$_} = '' for grep { $_ ne 'MODULE_PATHNAME' } $text =~ /(?:event_begin|log_entry|log_lock|log_event)\([^;]*?["']([A-Z]+(?:_[A-Z]+)+)["']/g,
+	$events{$_} = '' for grep { $_ ne 'MODULE_PATHNAME' } $text =~ /(?:event_begin|log_entry|log_lock|log_event|log_problem)\([^;]*?["']([A-Z]+(?:_[A-Z]+)+)["']/g,
 		$text =~ /log_lock\([^;]*?: "([A-Z_]+)"/g;
 }
 my ($raised) = slurp('doc/reference/errors.md') =~ /^## wahook's own\n(.*?)^## [^\n]*passed through/ms;

@@ -18,6 +18,7 @@ shared_preload_libraries = 'wahook'
 timezone = 'UTC'
 restart_after_crash = on
 max_prepared_transactions = 2
+wahook.alert_interval = 0 # the look for alerts is by the clock; see alerts.pl
 autovacuum = off # its workers would count as work in an idle database
 });
 $node->start;
