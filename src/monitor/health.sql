@@ -175,10 +175,12 @@ CREATE FUNCTION @extschema@.webhook_count_dead_letters(p_status text) RETURNS bi
 			WHERE resolution_status = 'pending' LIMIT 10000) d)
 		WHEN 'retrying' THEN (SELECT count(*) FROM (SELECT FROM @extschema@.webhook_dlq
 			WHERE resolution_status = 'retrying' LIMIT 10000) d)
+		WHEN 'failed' THEN (SELECT count(*) FROM (SELECT FROM @extschema@.webhook_dlq
+			WHERE resolution_status = 'failed' LIMIT 10000) d)
 		END
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_count_dead_letters(text) IS
-	'how many dead letters are pending or retrying, at most 10,000';
+	'how many dead letters are pending, retrying or failed, at most 10,000';
 
 CREATE FUNCTION @extschema@.webhook_check_queues()
 	RETURNS TABLE (alert_type text, severity text, message text, details jsonb)
