@@ -376,7 +376,12 @@ CREATE FUNCTION @extschema@.get_webhook_performance_stats(lookback_hours integer
 	AS $$
 DECLARE
 	v_since timestamptz;
-	v_processed record;
+	v_hour record;
+	v_messages bigint := 0;
+	v_timed bigint := 0;
+	v_total_ms numeric := 0;
+	v_times integer[] := '{}';
+	v_counts bigint[] := '{}';
 BEGIN
 	IF lookback_hours IS NULL OR lookback_hours NOT BETWEEN 1 AND 87600 THEN
 		RAISE EXCEPTION 'lookback_hours must be from 1 to 87600, not %', coalesce(lookback_hours::text, 'null')
@@ -384,20 +389,20 @@ BEGIN
 	END IF;
 	v_since := now() - make_interval(hours => lookback_hours);
 
-	-- received_at: see webhook_message_processing_metrics.
-	SELECT count(*) AS messages,
-		coalesce(avg(processing_time_ms), 0) AS average,
-		coalesce(percentile_cont(0.95) WITHIN GROUP (ORDER BY processing_time_ms), 0) AS p95
-		INTO v_processed
-		FROM @extschema@.processed_webhook_messages
-		WHERE processed_at > v_since AND received_at > v_since - interval '8 days';
+	FOR v_hour IN SELECT * FROM @extschema@.webhook_processed_by_hour(v_since) LOOP
+		v_messages := v_messages + v_hour.messages;
+		v_timed := v_timed + v_hour.timed;
+		v_total_ms := v_total_ms + v_hour.total_ms;
+		v_times := v_times || v_hour.times;
+		v_counts := v_counts || v_hour.counts;
+	END LOOP;
 
 	RETURN QUERY VALUES
-		('total_conversations', (SELECT count(*) FROM @extschema@.webhook_conversations
-			WHERE last_activity_at > v_since)::numeric, 'count'),
-		('total_messages_processed', v_processed.messages::numeric, 'count'),
-		('avg_processing_time_ms', round(v_processed.average, 2), 'ms'),
-		('p95_processing_time_ms', round(v_processed.p95::numeric, 2), 'ms'),
+		('total_conversations', (SELECT coalesce(sum(count), 0)
+			FROM @extschema@.webhook_conversations_by_status(v_since)), 'count'),
+		('total_messages_processed', v_messages::numeric, 'count'),
+		('avg_processing_time_ms', round(coalesce(v_total_ms / nullif(v_timed, 0), 0), 2), 'ms'),
+		('p95_processing_time_ms', round(coalesce(@extschema@.webhook_percentile(v_times, v_counts, 0.95::double precision), 0)::numeric, 2), 'ms'),
 		('dlq_messages', (SELECT count(*) FROM @extschema@.webhook_dlq
 			WHERE created_at > v_since)::numeric, 'count'),
 		('stuck_conversations', (SELECT count(*) FROM @extschema@.stuck_webhook_conversations)::numeric, 'count'),

@@ -5,32 +5,41 @@
 -- uses it: phone numbers and user ids are null to a monitor.
 
 CREATE VIEW @extschema@.webhook_conversation_health AS
-	SELECT status,
-		count(*) AS count,
-		avg(extract(epoch FROM now() - last_activity_at)) AS avg_idle_seconds,
-		max(retry_count) AS max_retries,
-		sum(error_count) AS total_errors,
-		count(locked_by) AS locked_count
-	FROM @extschema@.webhook_conversations
-	WHERE last_activity_at > now() - interval '24 hours'
-	GROUP BY status;
+	SELECT status, count, avg_idle_seconds, max_retries, total_errors, locked_count
+	FROM @extschema@.webhook_conversations_by_status((now() - interval '24 hours')::timestamptz);
 COMMENT ON VIEW @extschema@.webhook_conversation_health IS
 	'the conversations that were active in the last 24 hours, by status';
 
--- This reads every conversation: an index on the lock would cost more at each claim than this
--- costs at each look.
+-- Neither a lock nor the last activity has an index, since each claim changes them. But each lock has a row
+-- in webhook_leases, at its end or before, and few conversations are pending or processing. The planner must
+-- not take these few for many, and read all conversations.
+CREATE FUNCTION @extschema@.webhook_stuck_ids() RETURNS SETOF uuid
+	LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp
+	SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+	AS $$
+	SELECT c.id FROM (
+			SELECT conversation_id AS id FROM @extschema@.webhook_leases WHERE expires_at < now()
+			UNION SELECT unnest(others) FROM @extschema@.webhook_leases WHERE expires_at < now()) l
+		JOIN @extschema@.webhook_conversations c ON c.id = l.id
+		WHERE c.locked_by IS NOT NULL AND coalesce(c.lock_expires_at, c.locked_at
+			+ (SELECT @extschema@.webhook_setting('lock_timeout')::interval)) < now()
+	UNION
+	SELECT id FROM @extschema@.webhook_conversations
+		WHERE status IN ('processing', 'pending')
+			AND last_activity_at < now() - (SELECT @extschema@.webhook_setting('stuck_timeout')::interval)
+	$$;
+COMMENT ON FUNCTION @extschema@.webhook_stuck_ids() IS
+	'the conversations that are idle though pending or processing, or locked beyond their lease';
+
 CREATE VIEW @extschema@.stuck_webhook_conversations AS
-	SELECT id,
+	SELECT c.id,
 		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN user_id END AS user_id,
 		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN whatsapp_phone END AS whatsapp_phone,
 		agent_type, status, last_activity_at, retry_count,
 		error_count, locked_by, locked_at,
 		extract(epoch FROM now() - last_activity_at) AS idle_seconds
-	FROM @extschema@.webhook_conversations
-	WHERE (status IN ('processing', 'pending')
-			AND last_activity_at < now() - (SELECT @extschema@.webhook_setting('stuck_timeout')::interval))
-		OR (locked_by IS NOT NULL AND coalesce(lock_expires_at, locked_at
-			+ (SELECT @extschema@.webhook_setting('lock_timeout')::interval)) < now())
+	FROM @extschema@.webhook_stuck_ids() AS stuck (id)
+		JOIN @extschema@.webhook_conversations c ON c.id = stuck.id
 	ORDER BY last_activity_at;
 COMMENT ON VIEW @extschema@.stuck_webhook_conversations IS
 	'conversations idle for wahook.stuck_timeout while pending or processing, or locked beyond their lease (wahook.lock_timeout, where the holder asked for no other), oldest first';
@@ -44,28 +53,23 @@ CREATE VIEW @extschema@.webhook_agent_performance AS
 		count(*) FILTER (WHERE session_state = 'completed') AS completed_sessions,
 		count(*) FILTER (WHERE session_state = 'failed') AS failed_sessions,
 		count(*) FILTER (WHERE session_state = 'active') AS active_sessions,
-		avg(extract(epoch FROM coalesce(ended_at, now()) - started_at)) AS avg_duration_seconds
+		-- Not avg() of numeric, which alone takes as long as all the rest.
+		avg(date_part('epoch', coalesce(ended_at, now()) - started_at))::numeric AS avg_duration_seconds
 	FROM @extschema@.agent_sessions
 	WHERE started_at > now() - interval '24 hours'
 	GROUP BY agent_type;
 COMMENT ON VIEW @extschema@.webhook_agent_performance IS
 	'the agent sessions that began in the last 24 hours, by agent type';
 
--- processed_at has no index. A message is processed within days of its arrival or not at all, and
--- received_at has one, so bounding both keeps the rest of the history unread.
 CREATE VIEW @extschema@.webhook_message_processing_metrics AS
-	SELECT date_trunc('hour', processed_at) AS hour,
-		count(*) AS messages_processed,
-		avg(processing_time_ms) AS avg_processing_ms,
-		percentile_cont(0.95) WITHIN GROUP (ORDER BY processing_time_ms) AS p95_processing_ms,
-		percentile_cont(0.99) WITHIN GROUP (ORDER BY processing_time_ms) AS p99_processing_ms,
-		max(processing_time_ms) AS max_processing_ms,
-		min(processing_time_ms) AS min_processing_ms
-	FROM @extschema@.processed_webhook_messages
-	WHERE processed_at > now() - interval '24 hours'
-		AND received_at > now() - interval '8 days'
-	GROUP BY 1
-	ORDER BY 1 DESC;
+	SELECT hour, messages AS messages_processed,
+		total_ms::numeric / nullif(timed, 0) AS avg_processing_ms,
+		@extschema@.webhook_percentile(times, counts, 0.95::double precision) AS p95_processing_ms,
+		@extschema@.webhook_percentile(times, counts, 0.99::double precision) AS p99_processing_ms,
+		@extschema@.webhook_percentile(times, counts, 1::double precision)::integer AS max_processing_ms,
+		@extschema@.webhook_percentile(times, counts, 0::double precision)::integer AS min_processing_ms
+	FROM @extschema@.webhook_processed_by_hour((now() - interval '24 hours')::timestamptz)
+	ORDER BY hour DESC;
 COMMENT ON VIEW @extschema@.webhook_message_processing_metrics IS
 	'the messages processed in the last 24 hours, by hour, newest first';
 

@@ -116,8 +116,8 @@ INSERT INTO @extschema@.webhook_rate_limit_buckets VALUES
 
 -- Leases had rows in the queue; those are looked at once more, and go then.
 INSERT INTO @extschema@.webhook_leases (expires_at, conversation_id, lock_id)
-	SELECT lock_expires_at, id, locked_by FROM @extschema@.webhook_conversations
-	WHERE locked_by IS NOT NULL AND lock_expires_at IS NOT NULL;
+	SELECT coalesce(lock_expires_at, locked_at, now()), id, locked_by FROM @extschema@.webhook_conversations
+	WHERE locked_by IS NOT NULL;
 
 -- Whose system prompts and models were there before; those that come with the extension have theirs.
 INSERT INTO @extschema@.webhook_agent_versions (agent_type, version, system_prompt, model)

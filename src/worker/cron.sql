@@ -7,7 +7,7 @@ CREATE FUNCTION @extschema@.webhook_cron_jobs()
 	AS $$
 	VALUES
 		('cleanup-stuck-conversations', '*/5 * * * *',
-			'SELECT @extschema@.run_webhook_job(''cleanup-stuck-conversations''); SELECT @extschema@.run_webhook_job(''retention''); SELECT @extschema@.evaluate_webhook_alerts()'),
+			'SELECT @extschema@.run_webhook_job(''cleanup-stuck-conversations''); SELECT @extschema@.run_webhook_job(''retention''); SELECT @extschema@.run_webhook_job(''rollup''); SELECT @extschema@.evaluate_webhook_alerts()'),
 		('dlq-processor', '*/5 * * * *', 'SELECT @extschema@.run_webhook_job(''dlq-processor'')'),
 		('session-cleanup', '0 2 * * *', 'SELECT @extschema@.run_webhook_job(''session-cleanup'')')
 	$$;

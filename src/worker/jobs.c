@@ -48,6 +48,7 @@ static wahook_Plan run_plan =
 	{"SELECT (r->>'success')::boolean, r ? 'running', r->>'error', r->>'sqlstate',"
 	 " coalesce((r->>'processed')::bigint >= $2, false)"
 	 " OR EXISTS (SELECT FROM jsonb_each_text(r->'deleted') d WHERE d.value::bigint >= $3)"
+	 " OR coalesce((r->>'more')::boolean, false)"
 	 " FROM @extschema@.webhook_run_job($1, true) AS r",
 	 3,
 	 {TEXTOID, INT8OID, INT8OID}};

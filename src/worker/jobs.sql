@@ -18,7 +18,7 @@ COMMENT ON TABLE @extschema@.webhook_job_runs IS
 -- and requests for the messages that are back in their queues.
 CREATE FUNCTION @extschema@.webhook_job_list()
 	RETURNS TABLE (job text, setting text, command text, by_worker text)
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 4 SET search_path = pg_catalog, pg_temp
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 5 SET search_path = pg_catalog, pg_temp
 	AS $$
 	VALUES
 		('cleanup-stuck-conversations', 'cleanup_interval',
@@ -30,7 +30,8 @@ CREATE FUNCTION @extschema@.webhook_job_list()
 			'SELECT @extschema@.cleanup_stale_sessions(NULL::interval)', NULL),
 		('retention', 'retention_interval',
 			'SELECT jsonb_build_object(''success'', true, ''deleted'', @extschema@.apply_webhook_retention(NULL::integer),'
-				' ''changes'', @extschema@.webhook_settle_changes(1000))', NULL)
+				' ''changes'', @extschema@.webhook_settle_changes(1000))', NULL),
+		('rollup', 'rollup_interval', 'SELECT @extschema@.webhook_roll_up()', NULL)
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_job_list() IS
 	'the jobs, the settings of their intervals, and what they run';

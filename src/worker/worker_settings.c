@@ -16,6 +16,7 @@ static int cleanup_interval_s;
 static int dlq_interval_s;
 static int session_cleanup_interval_s;
 static int retention_interval_s;
+static int rollup_interval_s;
 
 static bool
 check_databases(char **newval, void **extra, GucSource source)
@@ -58,4 +59,7 @@ wahook_define_worker_settings(void)
 	define_interval("wahook.retention_interval",
 					"How often rows that are past their retention are deleted.",
 					&retention_interval_s, 300);
+	define_interval("wahook.rollup_interval",
+					"How often the sums that the monitoring views read are brought up to date.",
+					&rollup_interval_s, 60);
 }

@@ -73,6 +73,8 @@ SELECT is_empty($$ SELECT relname FROM relations WHERE relkind = 'r'
 		AND relname NOT IN ('webhook_inbox', 'webhook_conversation_queue', 'webhook_leases')
 		-- a row a job
 		AND relname NOT IN ('webhook_job_runs')
+		-- a row a status, and a row
+		AND relname NOT IN ('webhook_conversation_sums', 'webhook_rollup_state')
 		-- configuration
 		AND relname NOT IN ('webhook_services', 'webhook_service_secrets', 'webhook_routes', 'webhook_feature_flags',
 			'webhook_agents', 'webhook_agent_secrets', 'webhook_agent_variants', 'webhook_rate_limit_buckets') $$,

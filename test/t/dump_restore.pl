@@ -64,6 +64,9 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_job_runs (job, last_started_at, duration_ms, succeeded) VALUES ('mine', now(), 1, true);
 	INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT conversation_id, enqueued_at FROM webhook_inbox;
 	SELECT run_webhook_job('session-cleanup');
+	INSERT INTO webhook_message_sums (width, starts_at, times, counts) VALUES ('1 hour', '2000-01-01', '{1,2}', '{3,4}');
+	INSERT INTO webhook_conversation_sums VALUES ('active', now(), ARRAY[now()], '{1}', '{0.5}', '{2}', '{3}', '{4}');
+	INSERT INTO webhook_rollup_state DEFAULT VALUES;
 	SELECT check_rate_limit('1', 'x')});
 
 my @tables = split /\n/, $node->safe_psql('postgres', q{

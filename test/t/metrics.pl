@@ -353,7 +353,7 @@ is(counter($accepted, 'other'), 1, 'but not those of an extension that is not th
 
 # --- jobs and requests, by the worker
 
-await($node, q{SELECT count(*) = 4 FROM webhook_job_runs}, 'the jobs');
+await($node, q{SELECT bool_and(runs > 0) FROM webhook_jobs}, 'the jobs');
 await($node, q{SELECT (SELECT sum(runs) FROM webhook_job_runs) = (SELECT sum(value) FROM webhook_metrics() WHERE name = 'wahook_job_runs_total' AND labels->>'job' IN (SELECT job FROM webhook_jobs))},
 	'the runs of the jobs are those of the table');
 sql(q{ALTER TABLE webhook_rate_limits RENAME TO hidden});

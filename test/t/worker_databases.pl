@@ -192,7 +192,7 @@ await_workers($node, 'bot', 'in this database');
 is($node->safe_psql('bot', 'SELECT start_webhook_worker()'), pid_in($node, 'bot'), 'twice is once');
 $node->safe_psql('bot', "INSERT INTO webhook_dlq (payload, whatsapp_message_id) VALUES ('{}', 'x');"
 	. " INSERT INTO webhook_dlq (payload, next_retry_at) VALUES ('{}', now())");
-$node->poll_query_until('bot', 'SELECT count(*) = 4 FROM webhook_jobs WHERE succeeded') or die;
+$node->poll_query_until('bot', 'SELECT bool_and(coalesce(succeeded, false)) FROM webhook_jobs') or die;
 ok(1, 'it runs the jobs');
 my $runs = $node->safe_psql('bot', "SELECT runs FROM webhook_jobs WHERE job = 'dlq-processor'");
 $node->safe_psql('bot', 'UPDATE webhook_dlq SET next_retry_at = now()');
