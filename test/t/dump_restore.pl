@@ -63,6 +63,11 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT conversation_id, enqueued_at FROM webhook_inbox;
 	INSERT INTO webhook_job_runs (job, last_started_at, duration_ms, succeeded) VALUES ('mine', now(), 1, true);
 	INSERT INTO webhook_conversation_queue (conversation_id, due_at) SELECT conversation_id, enqueued_at FROM webhook_inbox;
+	INSERT INTO webhook_message_changes (conversation_id, whatsapp_message_id, kind, message_id)
+		SELECT c.id, 'wamid.2', 'revoke', m.id FROM webhook_conversations c, processed_webhook_messages m
+		WHERE c.user_id = '250788000001' AND m.whatsapp_message_id = 'wamid.1';
+	INSERT INTO webhook_erased_messages (id_hash) VALUES (sha256('wamid.5'));
+	INSERT INTO webhook_alerts (alert_type, severity, message) VALUES ('DLQ_BUILDUP', 'HIGH', 'mine');
 	SELECT run_webhook_job('session-cleanup');
 	INSERT INTO webhook_message_sums (width, starts_at, times, counts) VALUES ('1 hour', '2000-01-01', '{1,2}', '{3,4}');
 	INSERT INTO webhook_conversation_sums VALUES ('active', now(), ARRAY[now()], '{1}', '{0.5}', '{2}', '{3}', '{4}');

@@ -55,7 +55,7 @@ in_schema("SELECT wahook_grant('$_', '$_')") for @levels;
 my @functions = split /\n/, in_schema(q{SELECT proname FROM webhook_privileges() p JOIN pg_proc ON proname = object_name
 	WHERE kind = 'function' AND coalesce(service, monitor, admin) IS NOT NULL AND pronargs = pronargdefaults
 		AND pronamespace::regnamespace::text = quote_ident(current_schema) AND prorettype <> 'trigger'::regtype
-		AND proname NOT IN ('schedule_webhook_jobs', 'unschedule_webhook_jobs', 'webhook_require_cron') ORDER BY 1});
+		AND proname NOT IN ('schedule_webhook_jobs', 'unschedule_webhook_jobs', 'webhook_require_cron', 'webhook_metrics_reset') ORDER BY 1});
 cmp_ok(scalar @functions, '>', 10, 'functions that need no argument');
 for my $function (@functions)
 {
