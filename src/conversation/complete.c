@@ -52,7 +52,7 @@ static wahook_Plan resolve_plan =
 	 " JOIN @extschema@.processed_webhook_messages p"
 	 " ON p.whatsapp_message_id = d.whatsapp_message_id"
 	 " WHERE p.id = ANY ($1) FOR UPDATE OF d NOWAIT))"
-	 " RETURNING id, whatsapp_message_id, correlation_id, retry_count",
+	 " RETURNING id, whatsapp_message_id, correlation_id, retry_count, conversation_id, service",
 	 2,
 	 {UUIDARRAYOID, TIMESTAMPTZOID}};
 
@@ -85,6 +85,8 @@ log_resolved(uint64 n)
 	{
 		wahook_Event event;
 		bool no_correlation;
+		bool no_conversation;
+		Datum conversation_id;
 		bool isnull;
 		Datum correlation_id = wahook_result(i, 3, &no_correlation);
 
@@ -93,6 +95,10 @@ log_resolved(uint64 n)
 		wahook_event_text(&event, "message_id", wahook_result_text(i, 2));
 		wahook_event_uuid(&event, "correlation_id",
 						  no_correlation ? NULL : DatumGetUUIDP(correlation_id));
+		conversation_id = wahook_result(i, 5, &no_conversation);
+		wahook_event_uuid(&event, "conversation_id",
+						  no_conversation ? NULL : DatumGetUUIDP(conversation_id));
+		wahook_event_text(&event, "service", wahook_result_text(i, 6));
 		wahook_event_int(&event, "retry_count", DatumGetInt32(wahook_result(i, 4, &isnull)));
 		wahook_event_end(&event);
 	}

@@ -369,11 +369,11 @@ wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us)
 }
 
 static void
-log_lock(const char *event_name, bool problem, const pg_uuid_t *id, const pg_uuid_t *lock_id)
+log_lock(const char *event_name, const pg_uuid_t *id, const pg_uuid_t *lock_id)
 {
 	wahook_Event event;
 
-	wahook_event_begin(&event, event_name, problem);
+	wahook_event_begin(&event, event_name, WAHOOK_EVENT_DETAIL);
 	wahook_event_uuid(&event, "conversation_id", id);
 	wahook_event_uuid(&event, "lock_id", lock_id);
 	wahook_event_end(&event);
@@ -389,7 +389,7 @@ wahook_acquire_conversation_lock(PG_FUNCTION_ARGS)
 
 	wahook_begin(fcinfo);
 	taken = wahook_take_lock(id, lock_id, wahook_lease_us(NULL));
-	log_lock(taken ? "CONVERSATION_LOCK_ACQUIRED" : "CONVERSATION_LOCK_FAILED", false, id, lock_id);
+	log_lock(taken ? "CONVERSATION_LOCK_ACQUIRED" : "CONVERSATION_LOCK_FAILED", id, lock_id);
 	wahook_end();
 	PG_RETURN_BOOL(taken);
 }

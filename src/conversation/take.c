@@ -237,7 +237,7 @@ log_claim(const wahook_Claim *claim, const pg_uuid_t *id)
 {
 	wahook_Event event;
 
-	wahook_event_begin(&event, "CONVERSATION_LOCK_ACQUIRED", false);
+	wahook_event_begin(&event, "CONVERSATION_LOCK_ACQUIRED", WAHOOK_EVENT_DETAIL);
 	wahook_event_uuid(&event, "conversation_id", id);
 	wahook_event_uuid(&event, "lock_id", &claim->request->lock_id);
 	wahook_event_end(&event);

@@ -5,20 +5,49 @@
 #include "core/event.h"
 
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/json.h"
+#include "utils/timestamp.h"
 
 #include "core/settings.h"
 #include "core/uuid.h"
 
+static const struct
+{
+	int wanted_from; /* this value of wahook.log_events on */
+	const char *name;
+} levels[] = {
+	[WAHOOK_EVENT_INFO] = {WAHOOK_LOG_INFO, "info"},
+	[WAHOOK_EVENT_PROBLEM] = {WAHOOK_LOG_PROBLEMS, "problem"},
+	[WAHOOK_EVENT_DETAIL] = {WAHOOK_LOG_ALL, "detail"},
+};
+
+/* In UTC, to the millisecond, whatever the session's time zone and DateStyle are. */
+static void
+append_time(StringInfo json)
+{
+	struct pg_tm tm;
+	fsec_t microseconds;
+
+	if (timestamp2tm(GetCurrentTimestamp(), NULL, &tm, &microseconds, NULL, NULL) != 0)
+		elog(ERROR, "the clock shows no time");
+	appendStringInfo(json, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year, tm.tm_mon, tm.tm_mday,
+					 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) microseconds / 1000);
+}
+
 /* Starts an event; when it is not wanted, the calls that follow cost nothing. */
 void
-wahook_event_begin(wahook_Event *event, const char *name, bool problem)
+wahook_event_begin(wahook_Event *event, const char *name, wahook_EventLevel level)
 {
-	event->wanted = wahook_log_events >= (problem ? WAHOOK_LOG_PROBLEMS : WAHOOK_LOG_ALL);
+	event->wanted = wahook_log_events >= levels[level].wanted_from;
 	if (!event->wanted)
 		return;
 	initStringInfo(&event->json);
-	appendStringInfo(&event->json, "{\"event\": \"%s\"", name);
+	appendStringInfoString(&event->json, "{\"event\": ");
+	escape_json(&event->json, name);
+	appendStringInfo(&event->json, ", \"level\": \"%s\", \"at\": \"", levels[level].name);
+	append_time(&event->json);
+	appendStringInfoChar(&event->json, '"');
 }
 
 static void
@@ -63,7 +92,8 @@ wahook_event_end(wahook_Event *event)
 	if (!event->wanted)
 		return;
 	appendStringInfoChar(&event->json, '}');
-	ereport(LOG,
+	/* Not to a client that asks for LOG: it is for whoever reads the server's log. */
+	ereport(LOG_SERVER_ONLY,
 			(errmsg_internal("%s", event->json.data), errhidestmt(true), errhidecontext(true)));
 	pfree(event->json.data);
 }

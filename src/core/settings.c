@@ -38,6 +38,7 @@ int wahook_retention_batch_size;
 
 /* PostgreSQL 16 and later assert that the value of an enum is its default from the start. */
 int wahook_log_events = WAHOOK_LOG_PROBLEMS;
+bool wahook_log_error_texts;
 
 char *wahook_token_counter;
 
@@ -93,6 +94,7 @@ static Retention retentions[] = {
 static const struct config_enum_entry log_events_options[] = {{"none", WAHOOK_LOG_NONE, false},
 															  {"problems", WAHOOK_LOG_PROBLEMS,
 															   false},
+															  {"info", WAHOOK_LOG_INFO, false},
 															  {"all", WAHOOK_LOG_ALL, false},
 															  {NULL, 0, false}};
 
@@ -234,5 +236,9 @@ wahook_define_settings(void)
 	DefineCustomEnumVariable("wahook.log_events",
 							 "Which events are written to the server log, a line of JSON each.",
 							 NULL, &wahook_log_events, WAHOOK_LOG_PROBLEMS, log_events_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("wahook.log_error_texts",
+							 "Whether events about dead letters have the error of the message.",
+							 "An error may hold what a user wrote.", &wahook_log_error_texts, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 }

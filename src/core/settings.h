@@ -25,6 +25,7 @@ typedef enum wahook_LogEvents
 {
 	WAHOOK_LOG_NONE,
 	WAHOOK_LOG_PROBLEMS,
+	WAHOOK_LOG_INFO,
 	WAHOOK_LOG_ALL
 } wahook_LogEvents;
 
@@ -50,6 +51,7 @@ extern int wahook_dlq_batch_size;
 extern int wahook_session_ttl_s;
 extern int wahook_retention_batch_size;
 extern int wahook_log_events;
+extern bool wahook_log_error_texts;
 
 /* The name of a function; empty for the built-in estimate. */
 extern char *wahook_token_counter;

@@ -352,7 +352,7 @@ log_duplicates(const wahook_Intake *intake, wahook_Outcome **messages, int n)
 
 		if (messages[i]->accepted)
 			continue;
-		wahook_event_begin(&event, "WEBHOOK_DUPLICATE_DETECTED", false);
+		wahook_event_begin(&event, "WEBHOOK_DUPLICATE_DETECTED", WAHOOK_EVENT_DETAIL);
 		wahook_event_text(&event, "whatsapp_message_id", messages[i]->update->id);
 		wahook_event_uuid(&event, "correlation_id", &intake->correlation_id);
 		wahook_event_end(&event);

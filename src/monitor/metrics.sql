@@ -68,7 +68,11 @@ CREATE FUNCTION @extschema@.webhook_gauges()
 		'When each job began its last run, in seconds since 1970'),
 	(13, 'job_last_run_succeeded', 'gauge', '', $q$
 		SELECT jsonb_build_object('job', job), succeeded::integer FROM @extschema@.webhook_job_runs $q$,
-		'Whether the last run of each job succeeded')
+		'Whether the last run of each job succeeded'),
+	(14, 'alerts_active', 'gauge', 'alerts', $q$
+		SELECT jsonb_build_object('alert_type', alert_type), count(*) FROM @extschema@.webhook_alerts
+		WHERE state = 'firing' GROUP BY alert_type $q$,
+		'Alerts that are firing, by their type; absent where there is none')
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_gauges() IS
 	'internal: the gauges, and the queries that look them up';

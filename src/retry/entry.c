@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -32,6 +33,9 @@ typedef struct Entry
 	Datum *values;
 	bool *nulls;
 } Entry;
+
+/* Bytes of an error that an event has. */
+#define MAX_LOGGED_ERROR 1000
 
 static bool settled = false;
 static bool discarding = false;
@@ -119,6 +123,14 @@ wahook_execute_discarding(wahook_Plan *plan, Datum *values, const char *nulls)
 	return execute_under(&discarding, plan, values, nulls);
 }
 
+/* An error may be as long as its sender likes. */
+static char *
+clip(char *error)
+{
+	error[pg_mbcliplen(error, (int) strlen(error), MAX_LOGGED_ERROR)] = '\0';
+	return error;
+}
+
 void
 wahook_log_entry(const char *name, bool problem, Datum entry)
 {
@@ -142,6 +154,11 @@ wahook_log_entry(const char *name, bool problem, Datum entry)
 	wahook_event_text(&event, "service", isnull ? NULL : TextDatumGetCString(value));
 	value = GetAttributeByNum(row, Anum_dlq_retry_count, &isnull);
 	wahook_event_int(&event, "retry_count", DatumGetInt32(value));
+	if (wahook_log_error_texts)
+	{
+		value = GetAttributeByNum(row, Anum_dlq_error, &isnull);
+		wahook_event_text(&event, "error", isnull ? NULL : clip(TextDatumGetCString(value)));
+	}
 	wahook_event_end(&event);
 }
 

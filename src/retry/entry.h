@@ -13,6 +13,7 @@ enum
 {
 	Anum_dlq_id = 1,
 	Anum_dlq_payload = 2,
+	Anum_dlq_error = 3,
 	Anum_dlq_correlation_id = 5,
 	Anum_dlq_whatsapp_message_id = 6,
 	Anum_dlq_retry_count = 7,

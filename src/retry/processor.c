@@ -363,6 +363,16 @@ report(const Run *run, int64 duration_ms)
 }
 
 static void
+log_started(int limit)
+{
+	wahook_Event event;
+
+	wahook_event_begin(&event, "DLQ_PROCESSOR_STARTED", false);
+	wahook_event_int(&event, "limit", limit);
+	wahook_event_end(&event);
+}
+
+static void
 log_completed(const Run *run, int64 duration_ms)
 {
 	wahook_Event event;
@@ -384,7 +394,6 @@ wahook_process_dead_letter_queue(PG_FUNCTION_ARGS)
 	TimestampTz started_at = GetCurrentTimestamp();
 	int limit = PG_ARGISNULL(0) ? wahook_dlq_batch_size : PG_GETARG_INT32(0);
 	Run run = {0};
-	wahook_Event event;
 	int64 duration_ms;
 
 	if (limit < 0 || limit > MAX_BATCH)
@@ -392,9 +401,7 @@ wahook_process_dead_letter_queue(PG_FUNCTION_ARGS)
 						errmsg("p_limit must be between 0 and %d", MAX_BATCH),
 						errdetail("It is %d.", limit),
 						errhint("Leave it null for wahook.dlq_batch_size.")));
-	wahook_event_begin(&event, "DLQ_PROCESSOR_STARTED", false);
-	wahook_event_int(&event, "limit", limit);
-	wahook_event_end(&event);
+	log_started(limit);
 
 	wahook_begin(fcinfo);
 	find_handlers(&run);
@@ -415,6 +422,7 @@ wahook_requeue_dead_letters(PG_FUNCTION_ARGS)
 	Run run = {0};
 	int64 duration_ms;
 
+	log_started(wahook_dlq_batch_size);
 	wahook_begin(fcinfo);
 	take_due(&run, wahook_dlq_batch_size);
 	requeue(&run);
