@@ -19,7 +19,9 @@ CREATE TABLE @extschema@.webhook_conversations (
 	lock_token bigint NOT NULL DEFAULT 0,
 	lock_expires_at timestamptz,
 	claimed_messages bigint[]
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, autovacuum_analyze_threshold = 10000, autovacuum_analyze_scale_factor = 10);
+-- What locking changes is nothing that statistics are about; for the tables below, analyzed while
+-- they are empty or full, they say nothing.
 -- Each CHECK is read and evaluated at every lock and release: there is one, the contract's.
 -- No index may cover a column that locking changes (locked_*, lock_*, claimed_messages,
 -- last_activity_at, updated_at): those updates must stay HOT.
@@ -67,7 +69,7 @@ CREATE TABLE @extschema@.webhook_inbox (
 	user_id text,
 	whatsapp_phone text,
 	PRIMARY KEY (conversation_id, service, seq)
-);
+) WITH (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
 ALTER SEQUENCE @extschema@.webhook_inbox_seq OWNED BY @extschema@.webhook_inbox.seq;
 COMMENT ON TABLE @extschema@.webhook_inbox IS
 	'one small row a message that waits or is claimed, in order of arrival within its conversation and service';
@@ -85,7 +87,7 @@ CREATE TABLE @extschema@.webhook_conversation_queue (
 	service text NOT NULL DEFAULT 'default',
 	due_at timestamptz NOT NULL,
 	PRIMARY KEY (service, due_at, conversation_id, seq)
-);
+) WITH (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
 ALTER SEQUENCE @extschema@.webhook_conversation_queue_seq
 	OWNED BY @extschema@.webhook_conversation_queue.seq;
 COMMENT ON TABLE @extschema@.webhook_conversation_queue IS
@@ -98,7 +100,7 @@ CREATE TABLE @extschema@.webhook_leases (
 	service text NOT NULL DEFAULT 'default',
 	others uuid[],
 	PRIMARY KEY (expires_at, conversation_id)
-);
+) WITH (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
 COMMENT ON TABLE @extschema@.webhook_leases IS
 	'when to look at the conversations of a claim again, should nobody have released them';
 COMMENT ON COLUMN @extschema@.webhook_leases.others IS

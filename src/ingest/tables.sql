@@ -11,7 +11,9 @@ CREATE TABLE @extschema@.processed_webhook_messages (
 	payload jsonb,
 	processed_at timestamptz DEFAULT now(),
 	processing_time_ms integer
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, autovacuum_analyze_threshold = 100000);
+-- While a table is analyzed nothing can be vacuumed, and conversations are no longer updated in their place.
+ALTER TABLE @extschema@.processed_webhook_messages ALTER payload SET STATISTICS 0;
 -- Each row is updated once, when it is processed. With room for that in its page the update is HOT:
 -- it touches no index, and its WAL record leaves out the payload.
 ALTER TABLE @extschema@.processed_webhook_messages

@@ -66,7 +66,7 @@ CREATE TABLE @extschema@.webhook_delivery_attempts (
 	error text,
 	error_stack text,
 	PRIMARY KEY (message_id, seq)
-);
+) WITH (autovacuum_analyze_threshold = 100000);
 ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq
 	OWNED BY @extschema@.webhook_delivery_attempts.seq;
 CREATE INDEX webhook_delivery_attempts_finished_idx

@@ -97,6 +97,14 @@ ALTER TABLE @extschema@.agent_sessions
 ALTER TABLE @extschema@.agent_sessions SET (fillfactor = 70);
 UPDATE @extschema@.agent_sessions SET last_activity_at = coalesce(ended_at, started_at), seen_active_at = started_at;
 
+-- How often each is analyzed.
+ALTER TABLE @extschema@.processed_webhook_messages SET (autovacuum_analyze_threshold = 100000);
+ALTER TABLE @extschema@.processed_webhook_messages ALTER payload SET STATISTICS 0;
+ALTER TABLE @extschema@.webhook_delivery_attempts SET (autovacuum_analyze_threshold = 100000);
+ALTER TABLE @extschema@.webhook_conversations SET (autovacuum_analyze_threshold = 10000, autovacuum_analyze_scale_factor = 10);
+ALTER TABLE @extschema@.webhook_inbox SET (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
+ALTER TABLE @extschema@.webhook_conversation_queue SET (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
+
 -- The trigger takes out the untouched row of the same name; what users have stays.
 INSERT INTO @extschema@.webhook_services (name, enabled, from_extension, description) VALUES
 	('default', true, true, 'messages that no route leads elsewhere'),
