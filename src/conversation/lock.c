@@ -118,10 +118,6 @@ wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 		return state;
 
 	conversation->status = TextDatumGetCString(column(slot, Anum_conversation_status));
-	conversation->user_id = TextDatumGetCString(column(slot, Anum_conversation_user_id));
-	conversation->whatsapp_phone = copy_varlena(column(slot, Anum_conversation_whatsapp_phone));
-	conversation->agent_type = copy_varlena(column(slot, Anum_conversation_agent_type));
-	conversation->context = copy_varlena(column(slot, Anum_conversation_context));
 	conversation->last_activity_at =
 		DatumGetTimestampTz(column(slot, Anum_conversation_last_activity_at));
 	conversation->lock_token = DatumGetInt64(column(slot, Anum_conversation_lock_token));
@@ -136,6 +132,17 @@ wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 	if (value)
 		conversation->claimed = DatumGetArrayTypePCopy(value);
 	return state;
+}
+
+void
+wahook_read_party(const wahook_RowReader *rows, wahook_Conversation *conversation)
+{
+	TupleTableSlot *slot = rows->slot;
+
+	conversation->user_id = copy_varlena(column(slot, Anum_conversation_user_id));
+	conversation->whatsapp_phone = copy_varlena(column(slot, Anum_conversation_whatsapp_phone));
+	conversation->agent_type = copy_varlena(column(slot, Anum_conversation_agent_type));
+	conversation->context = copy_varlena(column(slot, Anum_conversation_context));
 }
 
 bool

@@ -23,17 +23,19 @@ typedef struct wahook_Conversation
 {
 	pg_uuid_t id;
 	char *status; /* null: there is no such conversation */
-	char *user_id;
-	Datum whatsapp_phone; /* text; 0: null */
-	Datum agent_type;     /* text; 0: null */
-	Datum context;        /* jsonb */
-	bool locked;          /* by anybody, whether the lease is over or not */
+	bool locked;  /* by anybody, whether the lease is over or not */
 	pg_uuid_t locked_by;
 	TimestampTz locked_at;
 	TimestampTz lock_expires_at;
 	TimestampTz last_activity_at;
 	int64 lock_token;
 	ArrayType *claimed; /* webhook_inbox.seq, bigint[]; null: none */
+
+	/* set by wahook_read_party(); 0: null */
+	Datum user_id;        /* text */
+	Datum whatsapp_phone; /* text */
+	Datum agent_type;     /* text */
+	Datum context;        /* jsonb */
 } wahook_Conversation;
 
 /* The tables of locks, open for a call. */
@@ -59,6 +61,9 @@ extern void wahook_open_conversations(wahook_RowReader *rows);
 /* Looks at a conversation as wahook_peek_row() does, and reads its row when there is one. */
 extern wahook_RowState wahook_peek_conversation(wahook_RowReader *rows, const pg_uuid_t *id,
 												wahook_Conversation *conversation);
+
+/* Who it is with, and what is known of it: of the row that is in the slot. */
+extern void wahook_read_party(const wahook_RowReader *rows, wahook_Conversation *conversation);
 
 /* How taking the lock counts, of one that is free or whose lease has run out. */
 extern wahook_Counter wahook_acquisition(const wahook_Conversation *conversation);

@@ -74,6 +74,24 @@ read_members(Jsonb *payload, wahook_JsonMember *members)
 	return n;
 }
 
+/* As JSON has it; the messages of a delivery have the same. Good until the next call. */
+static const char *
+time_text(TimestampTz time)
+{
+	static char text[MAXDATELEN + 1];
+	static TimestampTz last;
+	static pg_tz *timezone = NULL;
+
+	if (timezone != session_timezone || last != time)
+	{
+		timezone = NULL;
+		JsonEncodeDateTime(text, TimestampTzGetDatum(time), TIMESTAMPTZOID, NULL);
+		last = time;
+		timezone = session_timezone;
+	}
+	return text;
+}
+
 JEntry
 wahook_append_message(StringInfo out, const wahook_Message *message)
 {
@@ -81,12 +99,10 @@ wahook_append_message(StringInfo out, const wahook_Message *message)
 	wahook_JsonMember *members = palloc_array(wahook_JsonMember, max + MAX_OWN_MEMBERS);
 	int n = message->payload ? read_members(message->payload, members) : 0;
 	char *correlation_id = wahook_uuid_text(message->correlation_id);
-	char received_at[MAXDATELEN + 1];
+	const char *received_at = time_text(message->received_at);
 	JEntry type;
 
 	/* Behind those of the payload, which can't hide them. */
-	JsonEncodeDateTime(received_at, TimestampTzGetDatum(message->received_at), TIMESTAMPTZOID,
-					   NULL);
 	set_text(&members[n++], "whatsapp_message_id", message->whatsapp_message_id);
 	set_key(&members[n], "attempt");
 	members[n].value.type = jbvNumeric;

@@ -221,7 +221,7 @@ return_claim(wahook_Claim *claim, const wahook_Conversation *conversation, Batch
 	values[1] = UUIDPGetDatum(&claim->request->lock_id);
 	values[2] = Int64GetDatum(conversation->lock_token + 1);
 	values[3] = TimestampTzGetDatum(claim->expires_at);
-	values[4] = CStringGetTextDatum(conversation->user_id);
+	values[4] = conversation->user_id;
 	values[5] = conversation->whatsapp_phone;
 	nulls[5] = conversation->whatsapp_phone == (Datum) 0;
 	values[6] = conversation->agent_type;
@@ -315,6 +315,7 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 		return WAHOOK_EMPTY;
 	}
 	update_conversation(claim, conversation, &batch);
+	wahook_read_party(rows, conversation);
 	wahook_write_lock(&claim->store, conversation, &claim->request->lock_id, claim->now,
 					  claim->expires_at, makeArrayResult(batch.seqs, CurrentMemoryContext));
 	unqueue_messages(claim, id, &batch);

@@ -8,12 +8,13 @@
 #include "common/pg_prng.h"
 #include "fmgr.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
 
 PG_FUNCTION_INFO_V1(wahook_uuid);
+
+#define UUID_TEXT_LENGTH 36
 
 void
 wahook_new_uuid(pg_uuid_t *uuid)
@@ -35,7 +36,20 @@ wahook_new_uuid(pg_uuid_t *uuid)
 char *
 wahook_uuid_text(const pg_uuid_t *uuid)
 {
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+	static const char digits[] = "0123456789abcdef";
+	char *text = palloc(UUID_TEXT_LENGTH + 1);
+	char *to = text;
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		/* In groups of 4, 2, 2, 2 and 6 bytes. */
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*to++ = '-';
+		*to++ = digits[uuid->data[i] >> 4];
+		*to++ = digits[uuid->data[i] & 0xf];
+	}
+	*to = '\0';
+	return text;
 }
 
 Datum
