@@ -183,7 +183,7 @@ record_attempt(Completion *completion, const wahook_Conversation *conversation,
 	values[Anum_attempt_finished_at - 1] = TimestampTzGetDatum(completion->now);
 	values[Anum_attempt_duration_ms - 1] = Int32GetDatum(ms);
 	nulls[Anum_attempt_error - 1] = true;
-	wahook_insert_row(&completion->attempts, values, nulls, Natts_attempt);
+	wahook_add_row(&completion->attempts, values, nulls, Natts_attempt);
 }
 
 /* Completes the message whose inbox row is in the slot. */

@@ -47,9 +47,13 @@ typedef TU_UpdateIndexes wahook_UpdateIndexes;
 	ExecInsertIndexTuples(info, slot, estate, true, false, NULL, NIL, (updates) == TU_Summarizing)
 #define wahook_insert_new_index_tuples(info, slot, estate, conflict) \
 	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, NIL, false)
+#define wahook_insert_all_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
 #else
 #define wahook_insert_new_index_tuples(info, slot, estate, conflict) \
 	ExecInsertIndexTuples(info, slot, estate, false, true, conflict, NIL)
+#define wahook_insert_all_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
 typedef bool wahook_UpdateIndexes;
 #define wahook_has_index_updates(updates) (updates)
 #define wahook_insert_index_tuples(info, slot, estate, updates) \

@@ -76,6 +76,8 @@ open_table(wahook_Table *table, const wahook_Table *other, const char *name, con
 		has_update_triggers(triggers) || (constraints && constraints->has_generated_stored);
 	table->delete_by_executor =
 		triggers && (triggers->trig_delete_before_row || triggers->trig_delete_after_row);
+	table->added = NULL;
+	table->nadded = 0;
 	table->defaults = NULL;
 	table->sequence = InvalidOid;
 	AfterTriggerBeginQuery();
@@ -118,32 +120,6 @@ close_indexes(ResultRelInfo *info)
 		index_close(info->ri_IndexRelationDescs[i], NoLock);
 	}
 	info->ri_NumIndices = 0;
-}
-
-/*
- * Fires the AFTER triggers, also those of tables that were opened before this one and are still
- * open, and makes what was written visible to the commands that follow.
- */
-void
-wahook_close_table(wahook_Table *table)
-{
-	EState *estate = table->estate;
-
-	AfterTriggerEndQuery(estate);
-	EvalPlanQualEnd(&table->epq);
-	ExecDropSingleTupleTableSlot(table->new_row);
-	close_indexes(table->info);
-	if (table->owns_estate)
-	{
-		ExecCloseResultRelations(estate);
-		ExecResetTupleTable(estate->es_tupleTable, false);
-		FreeExecutorState(estate);
-	}
-	else
-		estate->es_opened_result_relations =
-			list_delete_ptr(estate->es_opened_result_relations, table->info);
-	wahook_close_rows(&table->rows);
-	CommandCounterIncrement();
 }
 
 /*
@@ -191,7 +167,7 @@ default_value(wahook_Table *table, int column, bool *isnull)
 }
 
 static void
-form_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
+form_row(wahook_Table *table, TupleTableSlot *slot, const Datum *values, const bool *nulls, int n)
 {
 	TupleDesc desc = RelationGetDescr(table->rows.heap);
 	Datum all_values[WAHOOK_MAX_COLUMNS];
@@ -201,7 +177,7 @@ form_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
 	memcpy(all_nulls, nulls, n * sizeof(bool));
 	for (int i = n; i < desc->natts; i++)
 		all_values[i] = default_value(table, i, &all_nulls[i]);
-	ExecForceStoreHeapTuple(heap_form_tuple(desc, all_values, all_nulls), table->new_row, true);
+	ExecForceStoreHeapTuple(heap_form_tuple(desc, all_values, all_nulls), slot, true);
 }
 
 void
@@ -210,7 +186,7 @@ wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, i
 	MemoryContext caller = enter_executor(table);
 
 	open_indexes(table);
-	form_row(table, values, nulls, n);
+	form_row(table, table->new_row, values, nulls, n);
 	ExecSimpleRelationInsert(table->info, table->estate, table->new_row);
 	table->placed = table->new_row->tts_tid;
 	leave_executor(table, caller);
@@ -251,15 +227,15 @@ insert_speculatively(wahook_Table *table)
 
 /* What holds for every row of the table, whichever way it is inserted. */
 static void
-check_row(wahook_Table *table)
+check_row(wahook_Table *table, TupleTableSlot *slot)
 {
 	const TupleConstr *constraints = RelationGetDescr(table->rows.heap)->constr;
 
 	if (constraints == NULL)
 		return;
 	if (constraints->has_generated_stored)
-		ExecComputeStoredGenerated(table->info, table->estate, table->new_row, CMD_INSERT);
-	ExecConstraints(table->info, table->new_row, table->estate);
+		ExecComputeStoredGenerated(table->info, table->estate, slot, CMD_INSERT);
+	ExecConstraints(table->info, slot, table->estate);
 }
 
 bool
@@ -270,11 +246,11 @@ wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *null
 	bool inserted = false;
 
 	open_indexes(table);
-	form_row(table, values, nulls, n);
+	form_row(table, table->new_row, values, nulls, n);
 	if (triggers == NULL || !triggers->trig_insert_before_row ||
 		ExecBRInsertTriggers(table->estate, table->info, table->new_row))
 	{
-		check_row(table);
+		check_row(table, table->new_row);
 		inserted = insert_speculatively(table);
 	}
 	table->placed = table->new_row->tts_tid;
@@ -282,6 +258,68 @@ wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *null
 		ExecARInsertTriggers(table->estate, table->info, table->new_row, NIL, NULL);
 	leave_executor(table, caller);
 	return inserted;
+}
+
+/* An empty slot, of those that are kept until the table is closed. */
+static TupleTableSlot *
+next_added(wahook_Table *table)
+{
+	if (table->added == NULL)
+		table->added = palloc0_array(TupleTableSlot *, WAHOOK_MAX_ADDED);
+	if (table->added[table->nadded] == NULL)
+		table->added[table->nadded] =
+			MakeSingleTupleTableSlot(RelationGetDescr(table->rows.heap), &TTSOpsHeapTuple);
+	return table->added[table->nadded++];
+}
+
+/* What COPY does. Their pages are looked for, locked and logged once for all that fit. */
+static void
+write_added(wahook_Table *table)
+{
+	MemoryContext caller = enter_executor(table);
+
+	if (table->nadded > 0)
+		open_indexes(table);
+	if (table->nadded == 1)
+		table_tuple_insert(table->rows.heap, table->added[0], GetCurrentCommandId(true), 0, NULL);
+	else if (table->nadded > 1)
+		table_multi_insert(table->rows.heap, table->added, table->nadded, GetCurrentCommandId(true),
+						   0, NULL);
+	for (int i = 0; i < table->nadded; i++)
+	{
+		TupleTableSlot *row = table->added[i];
+		List *recheck = wahook_insert_all_index_tuples(table->info, row, table->estate);
+
+		ExecARInsertTriggers(table->estate, table->info, row, recheck, NULL);
+		list_free(recheck);
+		ExecClearTuple(row);
+		ResetPerTupleExprContext(table->estate);
+	}
+	table->nadded = 0;
+	MemoryContextSwitchTo(caller);
+}
+
+void
+wahook_add_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
+{
+	const TriggerDesc *triggers = table->rows.heap->trigdesc;
+	MemoryContext caller;
+	TupleTableSlot *row;
+
+	/* Such a trigger wants to see the rows before it. */
+	if (triggers != NULL && triggers->trig_insert_before_row)
+	{
+		wahook_insert_row(table, values, nulls, n);
+		return;
+	}
+	if (table->nadded == WAHOOK_MAX_ADDED)
+		write_added(table);
+	caller = enter_executor(table);
+	row = next_added(table);
+	form_row(table, row, values, nulls, n);
+	check_row(table, row);
+	MemoryContextSwitchTo(caller);
+	ResetPerTupleExprContext(table->estate);
 }
 
 static bool
@@ -384,4 +422,33 @@ wahook_delete_row(wahook_Table *table)
 	if (result == TM_BeingModified && wahook_try_lock_row_to_delete(&table->rows))
 		result = try_delete(table, true);
 	return result == TM_Ok;
+}
+
+/*
+ * Fires the AFTER triggers, also those of tables that were opened before this one and are still
+ * open, and makes what was written visible to the commands that follow.
+ */
+void
+wahook_close_table(wahook_Table *table)
+{
+	EState *estate = table->estate;
+
+	write_added(table);
+	for (int i = 0; table->added && i < WAHOOK_MAX_ADDED && table->added[i]; i++)
+		ExecDropSingleTupleTableSlot(table->added[i]);
+	AfterTriggerEndQuery(estate);
+	EvalPlanQualEnd(&table->epq);
+	ExecDropSingleTupleTableSlot(table->new_row);
+	close_indexes(table->info);
+	if (table->owns_estate)
+	{
+		ExecCloseResultRelations(estate);
+		ExecResetTupleTable(estate->es_tupleTable, false);
+		FreeExecutorState(estate);
+	}
+	else
+		estate->es_opened_result_relations =
+			list_delete_ptr(estate->es_opened_result_relations, table->info);
+	wahook_close_rows(&table->rows);
+	CommandCounterIncrement();
 }

@@ -16,6 +16,9 @@
 /* Arrays of values have room for columns that a later version adds. */
 #define WAHOOK_MAX_COLUMNS 32
 
+/* So many rows are written at once. */
+#define WAHOOK_MAX_ADDED 32
+
 typedef struct wahook_Table
 {
 	wahook_RowReader rows; /* rows.slot: the row that was found last */
@@ -27,9 +30,11 @@ typedef struct wahook_Table
 	TupleTableSlot *new_row;
 	bool update_by_executor; /* a trigger wants to see every update, or a column follows others */
 	bool delete_by_executor; /* a trigger wants to see every deletion */
-	ItemPointerData placed;  /* where the row that was inserted last is */
-	ExprState **defaults;    /* of columns that callers know nothing of; null until needed */
-	Oid sequence;            /* name_seq, once it was asked for a value */
+	TupleTableSlot **added;  /* rows that are still to be written; null until there are any */
+	int nadded;
+	ItemPointerData placed; /* where the row that was inserted last is */
+	ExprState **defaults;   /* of columns that callers know nothing of; null until needed */
+	Oid sequence;           /* name_seq, once it was asked for a value */
 } wahook_Table;
 
 /* index: the one for look-ups. Error 25006 in a read-only transaction. */
@@ -42,6 +47,9 @@ extern void wahook_close_table(wahook_Table *table);
 
 /* The first n columns are given; others, which users or later versions added, have their defaults. */
 extern void wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, int n);
+
+/* The same, but when it pleases, at the latest when the table is closed: many together cost less. */
+extern void wahook_add_row(wahook_Table *table, const Datum *values, const bool *nulls, int n);
 
 /*
  * The same where no unique index has the row's key already, else false. Waits while another

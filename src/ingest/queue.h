@@ -17,4 +17,8 @@ extern void wahook_open_queue(wahook_Table *queue);
 extern void wahook_queue_conversation(wahook_Table *queue, const pg_uuid_t *id, Datum service,
 									  TimestampTz due_at);
 
+/* The same of many, at the latest when the table is closed. */
+extern void wahook_queue_with_others(wahook_Table *queue, const pg_uuid_t *id, Datum service,
+									 TimestampTz due_at);
+
 #endif

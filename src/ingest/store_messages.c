@@ -258,7 +258,7 @@ enqueue(wahook_Intake *intake, wahook_Outcome **messages, int n)
 				 !announce           ? NULL
 				 : update->new_phone ? update->new_phone
 									 : update->phone);
-		wahook_insert_row(&inbox, values, nulls, Natts_inbox);
+		wahook_add_row(&inbox, values, nulls, Natts_inbox);
 	}
 	wahook_close_table(&inbox);
 }
@@ -318,9 +318,9 @@ wahook_queue_messages(const wahook_Intake *intake)
 	n = qunique(looks, n, sizeof(Look), compare_lines);
 	wahook_open_queue(&queue);
 	for (int i = 0; i < n; i++)
-		wahook_queue_conversation(&queue, looks[i].conversation_id,
-								  service_datum(&service, looks[i].service),
-								  looks[i].due_at + wahook_debounce_us(looks[i].service));
+		wahook_queue_with_others(&queue, looks[i].conversation_id,
+								 service_datum(&service, looks[i].service),
+								 looks[i].due_at + wahook_debounce_us(looks[i].service));
 	wahook_close_table(&queue);
 }
 
