@@ -48,12 +48,13 @@ CREATE FUNCTION @extschema@.webhook_current_memory(p_conversation_id uuid, p_age
 	AS $$
 DECLARE
 	v_memory jsonb := p_memory;
-	v_messages jsonb := @extschema@.webhook_memory_array(p_memory);
+	v_messages jsonb;
 	v_changed jsonb;
 BEGIN
 	IF NOT EXISTS (SELECT FROM @extschema@.webhook_message_changes c WHERE c.conversation_id = p_conversation_id) THEN
 		RETURN p_memory;
 	END IF;
+	v_messages := @extschema@.webhook_memory_array(p_memory);
 	IF v_messages IS NOT NULL THEN
 		v_changed := @extschema@.webhook_apply_changes(p_conversation_id, v_messages);
 		IF v_changed <> v_messages THEN

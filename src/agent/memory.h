@@ -11,10 +11,31 @@
 
 #include "utils/jsonb.h"
 
-/* The array of messages in memory, or null where there is none. */
-extern JsonbContainer *wahook_memory_messages(Jsonb *memory);
+/* A list of messages, and what they take. The values point into the jsonb that they were read from. */
+typedef struct wahook_Messages
+{
+	JsonbValue *all;
+	int n;
+	int64 bytes;
+} wahook_Messages;
 
-/* A member of a message that is a string. False where there is none. */
+/* The array of messages in memory, or null where there is none. */
+extern JsonbContainer *wahook_memory_array(Jsonb *memory);
+
+/* The elements of an array, which may be null; with room for some more. */
+extern wahook_Messages wahook_read_messages(JsonbContainer *array, int room);
+
+/* An array of them; and memory with them, in the shape that it has. */
+extern Jsonb *wahook_write_messages(const wahook_Messages *messages);
+extern Jsonb *wahook_write_memory(Jsonb *old, const wahook_Messages *messages);
+
+/* In bytes, about. */
+extern int wahook_message_size(const JsonbValue *message);
+
+/* A member of a message; one that is a string. False where there is none. */
+extern bool wahook_message_member(const JsonbValue *message, const char *key, JsonbValue *value);
 extern bool wahook_message_string(const JsonbValue *message, const char *key, JsonbValue *value);
+
+extern void wahook_set_string(JsonbValue *value, const char *string, int len);
 
 #endif

@@ -25,6 +25,17 @@ CREATE FUNCTION @extschema@.webhook_remember(
 COMMENT ON FUNCTION @extschema@.webhook_remember(jsonb, jsonb, text[], integer, integer) IS
 	'adds the messages of a turn to what an agent remembers, but those whose id is known, and forgets the oldest that are beyond its bounds';
 
+CREATE FUNCTION @extschema@.webhook_fit(p_messages jsonb, p_max_tokens integer, p_max_messages integer,
+	OUT messages jsonb, OUT tokens integer, OUT left_out integer)
+	RETURNS record AS 'MODULE_PATHNAME', 'wahook_fit' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION @extschema@.webhook_fit(jsonb, integer, integer) IS
+	'truncate_context(), and what is kept costs, and how many messages are not';
+
+CREATE FUNCTION @extschema@.webhook_with_member(p_object jsonb, p_key text, p_value jsonb) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'wahook_with_member' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.webhook_with_member(jsonb, text, jsonb) IS
+	'an object with a member more, which is copied as it is and so may be large';
+
 CREATE FUNCTION @extschema@.webhook_time(p_text text) RETURNS timestamptz
 	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$

@@ -68,8 +68,9 @@ DECLARE
 	v_memory record;
 	v_budget integer := p_max_tokens;
 	v_summary text;
-	v_summary_tokens integer;
+	v_summary_tokens integer := 0;
 	v_messages jsonb;
+	v_tokens integer;
 	v_left_out integer;
 	v_answer jsonb;
 BEGIN
@@ -81,23 +82,27 @@ BEGIN
 	SELECT a.* INTO v_agent FROM @extschema@.webhook_conversations c,
 		@extschema@.webhook_agent_config(p_agent_type, c.user_id, c.id) a WHERE c.id = p_conversation_id;
 	IF v_budget IS NULL THEN
-		v_budget := greatest(0, coalesce(v_agent.context_budget, 4000)
-			- @extschema@.count_context_tokens(CASE WHEN v_agent.system_prompt <> ''
-				THEN jsonb_build_array(jsonb_build_object('role', 'system', 'content', v_agent.system_prompt)) ELSE '[]' END));
+		v_budget := coalesce(v_agent.context_budget, 4000);
+		IF v_agent.system_prompt <> '' THEN
+			v_budget := greatest(0, v_budget - @extschema@.count_context_tokens(
+				jsonb_build_array(jsonb_build_object('role', 'system', 'content', v_agent.system_prompt))));
+		END IF;
 	END IF;
 	SELECT * INTO v_memory FROM @extschema@.webhook_agent_memory(p_conversation_id, p_agent_type);
-	v_summary := @extschema@.webhook_shortened_text(v_memory.summary, v_budget / 4);
-	v_summary_tokens := coalesce(@extschema@.estimate_tokens(v_summary), 0);
-	v_messages := @extschema@.truncate_context(v_memory.messages, v_budget - v_summary_tokens,
-		coalesce(v_agent.max_context_messages, 200));
-	v_left_out := jsonb_array_length(v_memory.messages) - jsonb_array_length(v_messages);
+	IF v_memory.summary IS NOT NULL THEN
+		v_summary := @extschema@.webhook_shortened_text(v_memory.summary, v_budget / 4);
+		v_summary_tokens := coalesce(@extschema@.estimate_tokens(v_summary), 0);
+	END IF;
+	SELECT f.messages, f.tokens, f.left_out INTO v_messages, v_tokens, v_left_out
+		FROM @extschema@.webhook_fit(v_memory.messages, v_budget - v_summary_tokens, coalesce(v_agent.max_context_messages, 200)) f;
 	v_answer := jsonb_build_object(
 		'conversation_id', p_conversation_id, 'agent_type', p_agent_type,
 		'variant', v_agent.variant, 'version', v_agent.version,
-		'messages', v_messages, 'messages_count', jsonb_array_length(v_messages),
+		'messages_count', jsonb_array_length(v_messages),
 		'summary', v_summary,
-		'token_count', @extschema@.count_context_tokens(v_messages) + v_summary_tokens,
+		'token_count', v_tokens + v_summary_tokens,
 		'max_tokens', v_budget, 'left_out', v_left_out, 'updated_at', v_memory.updated_at);
+	v_answer := @extschema@.webhook_with_member(v_answer, 'messages', v_messages);
 	IF p_omitted THEN
 		v_answer := v_answer || jsonb_build_object('omitted', (
 			SELECT coalesce(jsonb_agg(message ORDER BY place), '[]')
@@ -194,14 +199,12 @@ $$;
 COMMENT ON FUNCTION @extschema@.agent_prompt(uuid, text, jsonb, jsonb, integer) IS
 	'the body of a request for chat completions, within the agent''s budget: system prompt, summary, memory and the new messages';
 
-CREATE FUNCTION @extschema@.webhook_count_of(p_object jsonb, p_keys text[]) RETURNS integer
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS $$
-	SELECT least(2147483647, greatest(0, trunc((p_object ->> key)::numeric)))::integer
-	FROM unnest(p_keys) key WHERE jsonb_typeof(p_object -> key) = 'number' LIMIT 1
-	$$;
-COMMENT ON FUNCTION @extschema@.webhook_count_of(jsonb, text[]) IS
-	'the first of some members that is a number, as a count; null: there is none';
+CREATE FUNCTION @extschema@.webhook_count_of(p_object jsonb, p_key text) RETURNS integer
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	RETURN CASE WHEN jsonb_typeof(p_object -> p_key) = 'number'
+		THEN least(2147483647, greatest(0, trunc((p_object ->> p_key)::numeric)))::integer END;
+COMMENT ON FUNCTION @extschema@.webhook_count_of(jsonb, text) IS
+	'a member that is a number, as a count; null: there is none';
 
 -- lock_timeout: should another transaction have a row that a look can't tell of, it is an error soon.
 CREATE FUNCTION @extschema@.agent_save_turn(
@@ -222,8 +225,8 @@ DECLARE
 	v_agent record;
 	v_memory jsonb;
 	v_remembered record;
-	v_prompt_tokens integer := @extschema@.webhook_count_of(p_usage, '{prompt_tokens,input_tokens}'::text[]);
-	v_completion_tokens integer := @extschema@.webhook_count_of(p_usage, '{completion_tokens,output_tokens}'::text[]);
+	v_prompt_tokens integer := coalesce(@extschema@.webhook_count_of(p_usage, 'prompt_tokens'::text), @extschema@.webhook_count_of(p_usage, 'input_tokens'::text));
+	v_completion_tokens integer := coalesce(@extschema@.webhook_count_of(p_usage, 'completion_tokens'::text), @extschema@.webhook_count_of(p_usage, 'output_tokens'::text));
 	v_session uuid;
 	v_turn_id uuid;
 	v_saved boolean;
@@ -303,8 +306,8 @@ BEGIN
 			VALUES (p_conversation_id, p_agent_type, v_session, v_ids, @extschema@.webhook_uuid_or_null(p_details ->> 'correlation_id'),
 				v_agent.variant, v_agent.version, coalesce(p_details ->> 'model', v_agent.model),
 				CASE WHEN v_failed THEN 'failed' ELSE 'answered' END, coalesce(p_details ->> 'answered_by', p_agent_type),
-				coalesce(@extschema@.webhook_count_of(p_details, '{calls}'::text[]), 1), v_prompt_tokens, v_completion_tokens,
-				@extschema@.webhook_count_of(p_details, '{duration_ms}'::text[]), left(p_details ->> 'error', 8192))
+				coalesce(@extschema@.webhook_count_of(p_details, 'calls'::text), 1), v_prompt_tokens, v_completion_tokens,
+				@extschema@.webhook_count_of(p_details, 'duration_ms'::text), left(p_details ->> 'error', 8192))
 			RETURNING id INTO v_turn_id;
 	END IF;
 	RETURN jsonb_build_object('saved', v_saved, 'turn_id', v_turn_id, 'session_id', v_session,

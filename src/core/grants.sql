@@ -172,6 +172,8 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_audit_status', NULL, NULL, NULL),
 		('function', 'webhook_agent_memory', NULL, NULL, NULL),
 		('function', 'webhook_apply_changes', NULL, NULL, NULL),
+		('function', 'webhook_fit', NULL, NULL, NULL),
+		('function', 'webhook_with_member', NULL, NULL, NULL),
 		('function', 'webhook_mentions', NULL, NULL, NULL),
 		('function', 'webhook_name_pattern', NULL, NULL, NULL),
 		('function', 'webhook_names_of_user', NULL, NULL, NULL),
