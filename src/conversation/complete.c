@@ -183,6 +183,8 @@ record_attempt(Completion *completion, const wahook_Conversation *conversation,
 	values[Anum_attempt_finished_at - 1] = TimestampTzGetDatum(completion->now);
 	values[Anum_attempt_duration_ms - 1] = Int32GetDatum(ms);
 	nulls[Anum_attempt_error - 1] = true;
+	nulls[Anum_attempt_error_stack - 1] = true;
+	values[Anum_attempt_lock_id - 1] = UUIDPGetDatum(&conversation->locked_by);
 	wahook_add_row(&completion->attempts, values, nulls, Natts_attempt);
 }
 

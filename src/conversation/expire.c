@@ -27,12 +27,12 @@ static wahook_Plan lose_plan =
 	 " RETURNING seq, message_id, service, attempts, losses"
 	 "), recorded AS ("
 	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
-	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms)"
+	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms, lock_id)"
 	 " SELECT message_id, attempts + losses, 'lost', $1, $3, service, $4, $5,"
-	 " least(greatest(extract(epoch FROM $5 - $4) * 1000, 0), 2147483647)::integer FROM lost)"
+	 " least(greatest(extract(epoch FROM $5 - $4) * 1000, 0), 2147483647)::integer, $7 FROM lost)"
 	 " SELECT array_agg(seq ORDER BY seq) FILTER (WHERE losses >= $6), count(*) FROM lost",
-	 6,
-	 {UUIDOID, INT8ARRAYOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
+	 7,
+	 {UUIDOID, INT8ARRAYOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, UUIDOID}};
 
 /* The dead letter queue is a later stage: its SQL function is the seam. */
 static wahook_Plan give_up_plan = {"SELECT @extschema@.webhook_dead_letter_lost($1, $2)",
@@ -99,8 +99,9 @@ wahook_expire_claim(wahook_RowReader *rows, wahook_Conversation *conversation, T
 					  Int64GetDatum(conversation->lock_token),
 					  TimestampTzGetDatum(conversation->locked_at),
 					  TimestampTzGetDatum(now),
-					  Int32GetDatum(wahook_max_attempts)};
-	char nulls[] = "      ";
+					  Int32GetDatum(wahook_max_attempts),
+					  UUIDPGetDatum(&conversation->locked_by)};
+	char nulls[] = "       ";
 	bool none;
 	bool isnull;
 	Datum given_up;

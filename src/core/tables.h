@@ -95,7 +95,9 @@ enum
 	Anum_attempt_finished_at = 9,
 	Anum_attempt_duration_ms = 10,
 	Anum_attempt_error = 11,
-	Natts_attempt = 11
+	Anum_attempt_error_stack = 12,
+	Anum_attempt_lock_id = 13,
+	Natts_attempt = 13
 };
 
 enum

@@ -67,8 +67,8 @@ static wahook_Plan dead_letter_plan =
 	 "), recorded AS ("
 	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
 	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms, error,"
-	 " error_stack) SELECT message_id, attempts + losses + 1, 'failed', $1, $9, service, $10, $7,"
-	 " $12, $3, $4 FROM gone WHERE $11"
+	 " error_stack, lock_id) SELECT message_id, attempts + losses + 1, 'failed', $1, $9, service,"
+	 " $10, $7, $12, $3, $4, $14 FROM gone WHERE $11"
 	 "), counted AS ("
 	 "UPDATE @extschema@.webhook_conversations c SET error_count = c.error_count + 1,"
 	 " retry_count = c.retry_count + (gone.attempts > 0)::integer,"
@@ -77,9 +77,9 @@ static wahook_Plan dead_letter_plan =
 	 " last_activity_at = $7, updated_at = $7 FROM gone WHERE c.id = $1)"
 	 " INSERT INTO @extschema@.webhook_dlq AS d (payload, error, error_stack, correlation_id,"
 	 " whatsapp_message_id, retry_count, max_retries, next_retry_at, resolution_status,"
-	 " from_number, updated_at, conversation_id, service)"
+	 " from_number, created_at, updated_at, conversation_id, service)"
 	 " SELECT coalesce(m.payload, '{}'), $3, $4, m.correlation_id, m.whatsapp_message_id,"
-	 " gone.attempts, $8, $6, $5, coalesce(m.payload->'message'->>'from', ''), $7, $1,"
+	 " gone.attempts, $8, $6, $5, coalesce(m.payload->'message'->>'from', ''), $7, $7, $1,"
 	 " gone.service"
 	 " FROM gone JOIN @extschema@.processed_webhook_messages m ON m.id = gone.message_id"
 	 " ON CONFLICT (whatsapp_message_id) DO UPDATE SET error = EXCLUDED.error,"
@@ -89,9 +89,9 @@ static wahook_Plan dead_letter_plan =
 	 " conversation_id = EXCLUDED.conversation_id, service = EXCLUDED.service,"
 	 " correlation_id = EXCLUDED.correlation_id, retry_lease_until = NULL"
 	 " RETURNING d",
-	 13,
+	 14,
 	 {UUIDOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID,
-	  TIMESTAMPTZOID, BOOLOID, INT4OID, BOOLOID}};
+	  TIMESTAMPTZOID, BOOLOID, INT4OID, BOOLOID, UUIDOID}};
 
 static wahook_Plan add_plan =
 	{"INSERT INTO @extschema@.webhook_dlq AS d (payload, error, error_stack,"
@@ -126,8 +126,9 @@ move(const wahook_Conversation *conversation, const wahook_Waiting *waiting,
 					  TimestampTzGetDatum(failure->started_at),
 					  BoolGetDatum(failure->is_attempt),
 					  Int32GetDatum(0),
-					  BoolGetDatum(!given_up && wahook_is_strict(waiting->service))};
-	char nulls[] = "             ";
+					  BoolGetDatum(!given_up && wahook_is_strict(waiting->service)),
+					  UUIDPGetDatum(&conversation->locked_by)};
+	char nulls[] = "              ";
 	bool isnull;
 
 	if (failure->error == NULL)
@@ -136,6 +137,8 @@ move(const wahook_Conversation *conversation, const wahook_Waiting *waiting,
 		nulls[3] = 'n';
 	if (given_up)
 		nulls[5] = 'n';
+	if (!conversation->locked)
+		nulls[13] = 'n';
 	if (started)
 		values[11] = Int32GetDatum(TimestampDifferenceMilliseconds(failure->started_at, now));
 	else

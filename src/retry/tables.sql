@@ -65,6 +65,7 @@ CREATE TABLE @extschema@.webhook_delivery_attempts (
 	duration_ms integer,
 	error text,
 	error_stack text,
+	lock_id uuid,
 	PRIMARY KEY (message_id, seq)
 ) WITH (autovacuum_analyze_threshold = 100000);
 ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq
@@ -75,6 +76,7 @@ COMMENT ON TABLE @extschema@.webhook_delivery_attempts IS
 	'every attempt at a message: when, how long, how it ended';
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.message_id IS
 	'processed_webhook_messages.id, or webhook_dlq.id of a dead letter that was added by hand';
+COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.lock_id IS 'whose attempt it was: the lock id of the claim';
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.error_stack IS
 	'what more is known of a failure: detail and context, or what the endpoint answered';
 COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.outcome IS

@@ -34,7 +34,7 @@ ALTER TABLE @extschema@.webhook_inbox
 DROP INDEX @extschema@.webhook_conversation_queue_due_idx;
 ALTER TABLE @extschema@.webhook_conversation_queue
 	DROP CONSTRAINT webhook_conversation_queue_pkey, ADD PRIMARY KEY (service, due_at, conversation_id, seq);
-ALTER TABLE @extschema@.webhook_delivery_attempts ADD error_stack text;
+ALTER TABLE @extschema@.webhook_delivery_attempts ADD error_stack text, ADD lock_id uuid;
 ALTER TABLE @extschema@.webhook_services
 	ADD url text,
 	ADD allow_http boolean NOT NULL DEFAULT false,
