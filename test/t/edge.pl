@@ -30,7 +30,8 @@ CREATE TABLE work (n bigint GENERATED ALWAYS AS IDENTITY, message_id text NOT NU
 GRANT INSERT ON work TO bot;
 SQL
 my $function = Edge->new(bot => 'bot.ts', DATABASE_URL => 'postgres://bot@127.0.0.1:' . $node->port . '/postgres',
-	WAHOOK_TIMEOUT_MS => 600_000, WAHOOK_SIGNING_SECRET => 'whsec_' . encode_base64($signing_key, ''), WAHOOK_BEARER_TOKEN => 'bearer-of-good-news');
+	WAHOOK_TIMEOUT_MS => 600_000, WAHOOK_SIGNING_SECRET => 'whsec_' . encode_base64($signing_key, ''), WAHOOK_BEARER_TOKEN => 'bearer-of-good-news',
+	WAHOOK_METRICS_TOKEN => 'of-numbers');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 sub sign { return 'sha256=' . Digest::SHA::hmac_sha256_hex($_[0], $secret) }
@@ -75,7 +76,7 @@ $node->stop('fast');
 my $refused = send_text('wamid.restart', '15550002', 'still there?');
 is($refused->{status}, 503, 'no server: 503');
 is($refused->{headers}{'retry-after'}, 5, 'and when to come again');
-is($function->get($_)->{status}, 503, "$_ says so, too") for qw(/health /metrics /webhook?hub.mode=subscribe);
+is($function->get($_, Authorization => 'Bearer of-numbers')->{status}, 503, "$_ says so, too") for qw(/health /metrics /webhook?hub.mode=subscribe);
 is(json($function->get('/health'))->{status}, 'unhealthy', 'in a word');
 $node->start;
 is(send_text('wamid.restart', '15550002', 'still there?')->{status}, 200, 'the server is back: the function goes on');
@@ -288,15 +289,13 @@ my $health = json($function->get('/health'));
 like($health->{status}, qr/^(healthy|degraded)$/, '/health');
 is_deeply([ map { join ' ', sort keys %$_ } @{ $health->{alerts} } ], [ ('alert_type message severity') x @{ $health->{alerts} } ],
 	'alerts go without ids');
-my %stats = map { $_->{metric_name} => $_->{value} } @{ json($function->get('/metrics'))->{stats} };
-is($stats{total_messages_processed}, sql(q{SELECT value::int FROM get_webhook_performance_stats()
-	WHERE metric_name = 'total_messages_processed'}), '/metrics as JSON');
-my $text = $function->get('/metrics', Accept => 'application/openmetrics-text;version=1.0.0,text/plain;q=0.5');
-is($text->{headers}{'content-type'}, 'text/plain; version=0.0.4', '/metrics for Prometheus');
-like($text->{content}, qr/^wahook_total_messages_processed $stats{total_messages_processed}$/m, 'says the same');
-like($text->{content}, qr/^wahook_dead_letters\{resolution_status="pending"\} \d+$/m, 'with labels');
-is((grep { !/^(# (HELP|TYPE) wahook_\w+ .+|wahook_\w+(\{(\w+="[^"]*",?)+\})? -?\d+(\.\d+)?)$/ } split /\n/, $text->{content}), 0,
-	'every line is as it should be');
+my @bearer = (Authorization => 'Bearer of-numbers');
+my $text = $function->get('/metrics', @bearer);
+is($text->{headers}{'content-type'}, 'text/plain; version=0.0.4; charset=utf-8', '/metrics');
+is($text->{content} =~ s/(oldest|age)_seconds .*/$1_seconds/gr, sql('SELECT webhook_metrics_prometheus()') =~ s/(oldest|age)_seconds .*/$1_seconds/gr,
+	'says what the database says');
+is($function->get('/metrics', %$_)->{status}, 401, 'not to everybody')
+	for {}, { Authorization => 'Bearer of-number' }, { Authorization => 'of-numbers' }, { Authorization => 'Bearer ' };
 
 is($function->stop('INT'), 0, 'the end');
 
@@ -307,7 +306,7 @@ system('cp', Edge::root() . '/test/edge/client.ts', $function->{dir}) == 0 or di
 my $answers = '';
 IPC::Run::run([ Edge::deno(), 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', "$function->{dir}/client.ts",
 	$function->{env}{DATABASE_URL}, $calls, sign($calls) ], '>', \$answers, '2>&1');
-is((() = $answers =~ /^ok /mg), 22, 'each call of the client');
+is((() = $answers =~ /^ok /mg), 23, 'each call of the client');
 unlike($answers, qr/^(?!ok )/m, 'does what it says');
 is(sql(q{SELECT count(*) FROM work WHERE message_id = 'twice'}), '0', 'work on a message that was completed before is undone');
 
@@ -321,7 +320,7 @@ my $elsewhere = Edge->new(bot => 'bot.ts', %{ $function->{env} }, WAHOOK_SCHEMA 
 	DATABASE_URL => 'postgres://bot@127.0.0.1:' . $node->port . '/elsewhere');
 is($elsewhere->post_signed($secret, delivery(message('wamid.else', '15550015', 'flag enhanced_processing')))->{status}, 200,
 	'in another schema');
-is($elsewhere->get($_)->{status}, 200, $_) for qw(/health /metrics);
+is($elsewhere->get($_, @bearer)->{status}, 200, $_) for qw(/health /metrics);
 is($elsewhere->stop('TERM'), 0, 'ends when what it began is done');
 is($node->safe_psql('elsewhere', 'SELECT flag FROM work'), 'f', 'processed, the flag asked for');
 
@@ -374,6 +373,7 @@ is_deeply([ map { $_->{text}{body} } @sent ], [ 'You said: Hello!', 'friend said
 is_deeply([ @{ $sent[0] }{qw(path authorization to type context)} ],
 	[ '/1001/messages', 'Bearer token-of-the-business', '15550010', 'text', { message_id => 'wamid.new1' } ],
 	'from the number that was written to, to who wrote, as a reply');
+is($function->get('/metrics', Authorization => 'Bearer ')->{status}, 404, 'without a token of its own /metrics is not there');
 is($function->stop('TERM'), 0, 'the bot ends');
 for my $run ($graph, $pooler)
 {

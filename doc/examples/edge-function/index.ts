@@ -157,7 +157,7 @@ function route(request: Request, correlationId: string): Promise<Response> {
   const path = url.pathname.split("/").pop(); // Supabase puts the function's name before it
   const get = request.method === "GET";
   if (get && path === "health") return health(db);
-  if (get && path === "metrics") return metrics(db, request);
+  if (get && path === "metrics") return metrics(db, request, env.WAHOOK_METRICS_TOKEN);
   if (path !== "webhook") throw new Refusal(404, "not found");
   if (get) return handshake(url);
   if (request.method !== "POST") throw new Refusal(405, "method not allowed");

@@ -220,6 +220,11 @@ export class Wahook {
     return rows.map((row) => ({ ...row, value: Number(row.value) }));
   }
 
+  /** All metrics, as text for Prometheus. */
+  metrics() {
+    return this.#one<string>("webhook_metrics_prometheus", {});
+  }
+
   /** All rows of a monitoring view: webhook_conversation_health, webhook_dlq_summary, ... */
   async view(name: string): Promise<Record<string, unknown>[]> {
     const query = `SELECT * FROM ${this.#schema}.${pg.escapeIdentifier(name)}`;
