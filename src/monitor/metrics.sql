@@ -95,7 +95,7 @@ COMMENT ON FUNCTION @extschema@.webhook_count_rows(text) IS
 
 -- A gauge that can't be looked up, because somebody has locked its table for instance, must not hide
 -- the others. A sequential scan must not look cheap because statistics are old.
-CREATE FUNCTION @extschema@.webhook_gauge_samples()
+CREATE FUNCTION @extschema@.webhook_gauge_samples(p_metrics text[])
 	RETURNS TABLE (ordinal integer, metric text, labels jsonb, kind text, value double precision, unit text, help text)
 	LANGUAGE plpgsql STABLE
 	SET search_path = pg_catalog, pg_temp
@@ -110,6 +110,7 @@ DECLARE
 BEGIN
 	FOR v_gauge IN SELECT g.*, 'wahook_' || g.metric AS full_name FROM @extschema@.webhook_gauges() g ORDER BY g.ordinal LOOP
 		CONTINUE WHEN v_gauge.metric = 'circuits_open' AND pg_is_in_recovery();
+		CONTINUE WHEN v_gauge.full_name <> ALL (p_metrics) AND 'wahook_gauges_failed' <> ALL (p_metrics);
 		BEGIN
 			RETURN QUERY EXECUTE format('SELECT $1, $2, s.labels::jsonb, $3, s.value::double precision, $4, $5 FROM (%s) AS s (labels, value)', v_gauge.query)
 				USING v_gauge.ordinal, v_gauge.full_name, v_gauge.kind, v_gauge.unit, v_gauge.help;
@@ -121,10 +122,10 @@ BEGIN
 		'Gauges that could not be looked up this time, and are missing';
 END
 $$;
-COMMENT ON FUNCTION @extschema@.webhook_gauge_samples() IS
-	'internal: the gauges as they are now; one that can''t be looked up is left out';
+COMMENT ON FUNCTION @extschema@.webhook_gauge_samples(text[]) IS
+	'internal: the gauges as they are now, those of these names or all; one that can''t be looked up is left out';
 
-CREATE FUNCTION @extschema@.webhook_metric_samples()
+CREATE FUNCTION @extschema@.webhook_metric_samples(p_metrics text[])
 	RETURNS TABLE (ordinal integer, metric text, name text, labels jsonb, kind text, value double precision, unit text, help text, source text)
 	LANGUAGE sql VOLATILE ROWS 250 SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -140,20 +141,22 @@ CREATE FUNCTION @extschema@.webhook_metric_samples()
 	WHERE NOT (SELECT s.preloaded FROM @extschema@.webhook_worker_state() s)
 	UNION ALL
 	SELECT 10000 + row_number() OVER (ORDER BY g.ordinal)::integer, g.metric, g.metric, g.labels, g.kind, g.value, g.unit, g.help, 'tables'
-	FROM @extschema@.webhook_gauge_samples() g
+	FROM @extschema@.webhook_gauge_samples(p_metrics) g
 	$$;
-COMMENT ON FUNCTION @extschema@.webhook_metric_samples() IS
-	'internal: the samples of all metrics, in an order in which those of a metric are together';
+COMMENT ON FUNCTION @extschema@.webhook_metric_samples(text[]) IS
+	'internal: the samples of these metrics or all, in an order in which those of a metric are together';
 
-CREATE FUNCTION @extschema@.webhook_metrics()
+CREATE FUNCTION @extschema@.webhook_metrics(p_metrics text[] DEFAULT NULL)
 	RETURNS TABLE (name text, labels jsonb, kind text, value double precision, unit text, help text, source text)
 	LANGUAGE sql VOLATILE ROWS 250 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS $$
 	SELECT s.name, s.labels, s.kind, s.value, s.unit, s.help, s.source
-	FROM @extschema@.webhook_metric_samples() s ORDER BY s.ordinal
+	FROM @extschema@.webhook_metric_samples(array_remove(p_metrics, NULL)) s
+	WHERE p_metrics IS NULL OR s.metric = ANY (p_metrics)
+	ORDER BY s.ordinal
 	$$;
-COMMENT ON FUNCTION @extschema@.webhook_metrics() IS
-	'all metrics, a row a sample; source: shared memory, or tables';
+COMMENT ON FUNCTION @extschema@.webhook_metrics(text[]) IS
+	'all metrics or those of these names, a row a sample; source: shared memory, or tables';
 
 -- The text format 0.0.4. In a label's value a backslash, a quote and the end of a line are escaped.
 CREATE FUNCTION @extschema@.webhook_metrics_prometheus() RETURNS text
@@ -171,7 +174,7 @@ CREATE FUNCTION @extschema@.webhook_metrics_prometheus() RETURNS text
 			coalesce('{' || (SELECT string_agg(format('%s="%s"', l.key,
 					replace(replace(replace(l.value, '\', '\\'), '"', '\"'), E'\n', '\n')), ',' ORDER BY l.key)
 				FROM jsonb_each_text(s.labels) AS l (key, value)) || '}', '') AS labels
-		FROM @extschema@.webhook_metric_samples() s) s
+		FROM @extschema@.webhook_metric_samples(NULL::text[]) s) s
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_metrics_prometheus() IS
 	'all metrics as text for Prometheus, in the exposition format 0.0.4';

@@ -92,9 +92,22 @@ is(gauge('quarantine_messages'), 1, 'one is in the quarantine');
 sql(q{SELECT increment_session_metrics(id, 'waiter') FROM webhook_conversations LIMIT 2});
 is(gauge('agent_sessions_active'), 2, 'two sessions');
 is(gauge('job_last_run_succeeded{job=retention}'), 1, 'a job succeeded');
+is(gauge('alerts_active{alert_type=CIRCUIT_OPEN}'), undef, 'no alert');
+sql('SELECT evaluate_webhook_alerts()');
+is(gauge('alerts_active{alert_type=CIRCUIT_OPEN}'), sql(q{SELECT count(*) FROM webhook_alerts WHERE alert_type = 'CIRCUIT_OPEN'}), 'the alerts that fire');
 is(gauge('worker_up'), undef, 'there is to be no worker');
 sql(q{CREATE SEQUENCE d; INSERT INTO webhook_quarantine (content_hash, reason, body, correlation_id, received_at, last_seen_at) SELECT sha256(n::text::bytea), 'x', 'x', gen_random_uuid(), now(), now() FROM generate_series(1, 10500) n});
 await($node, q{SELECT value = 10501 FROM webhook_metrics() WHERE name = 'wahook_quarantine_messages'}, 'the estimate above 10,000');
+
+# --- some of them
+
+sub names { return sql("SELECT coalesce(string_agg(name, ' '), '') FROM webhook_metrics($_[0])") }
+is(names(q{'{wahook_claims_total,wahook_inbox_messages,no_such,NULL}'}), 'wahook_claims_total wahook_inbox_messages', 'those that are named');
+is(names(q{'{wahook_intake_duration_seconds}'}), 'wahook_intake_duration_seconds_bucket ' x 24 . 'wahook_intake_duration_seconds_sum wahook_intake_duration_seconds_count', 'a histogram');
+is(names(q{'{}'}) . names(q{'{NULL}'}), '', 'none');
+is(sql(q{SELECT count(*) FROM webhook_metrics(NULL)}), sql(q{SELECT count(*) FROM webhook_metrics()}), 'null: all');
+is(sql(q{BEGIN; SELECT count(*) FROM webhook_metrics('{wahook_claims_total}'); SELECT count(*) FROM pg_locks WHERE relation = 'webhook_dlq'::regclass; COMMIT}),
+	"1\n0", 'a gauge that is not asked for is not looked up');
 
 # --- in bounded time: no table is read from end to end
 
