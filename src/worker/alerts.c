@@ -22,7 +22,7 @@
 #include "core/uuid.h"
 #include "worker/alert_settings.h"
 #include "worker/http.h"
-#include "worker/http_settings.h"
+#include "worker/requests.h"
 #include "worker/judge.h"
 #include "worker/retry_after.h"
 #include "worker/standard_webhooks.h"
@@ -148,17 +148,13 @@ send_news(void)
 {
 	const char *headers[MAX_HEADERS] = {"Content-Type: application/json"};
 	int n = 1;
-	wahook_Networks networks;
 	wahook_HttpRequest request = {.url = wahook_alert_url,
 								  .allow_http = true,
 								  .headers = headers,
 								  .body = news.body,
 								  .body_len = strlen(news.body),
 								  .timeout_ms = REQUEST_TIMEOUT_MS,
-								  .connect_timeout_ms = wahook_http_connect_timeout_ms,
 								  .max_body = MAX_ANSWER,
-								  .ca_file = wahook_http_ca_file[0] ? wahook_http_ca_file : NULL,
-								  .networks = &networks,
 								  .done = on_answer};
 
 	answer = NULL;
@@ -171,10 +167,8 @@ send_news(void)
 		return;
 	}
 	headers[n] = NULL;
-	wahook_http_allowed_networks(&networks);
 	under_way = true;
-	answered = !wahook_http_start(&request);
-	wahook_source_is_due(&wahook_http_source); /* which turns the engine */
+	answered = !wahook_start_request(&request);
 }
 
 static void

@@ -106,8 +106,9 @@ typedef struct wahook_RecordDeliveries
 	dlist_head *recorded; /* to be freed */
 	dlist_head *goes_on;  /* its next part is to be sent, under a lease that has been renewed */
 	dlist_head *busy;     /* another transaction has a row of it: to be tried again */
-	dlist_head *to;       /* where the one that is being recorded goes */
-	bool stopping;        /* nothing goes on */
+	wahook_Delivery *delivery; /* that is being recorded */
+	dlist_head *to;            /* and where it goes */
+	bool stopping;             /* nothing goes on */
 } wahook_RecordDeliveries;
 
 extern void wahook_record_deliveries(void *arg);

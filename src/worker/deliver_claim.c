@@ -19,13 +19,13 @@
 #include "utils/timestamp.h"
 
 #include "conversation/lock.h"
-#include "core/hmac.h"
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/uuid.h"
 #include "retry/circuit.h"
 #include "retry/retriable.h"
 #include "worker/deliver.h"
+#include "worker/idempotency.h"
 
 /* A conversation waits when it is due, or when the lease of a holder that vanished is over. */
 static wahook_Plan endpoints_plan =
@@ -190,15 +190,13 @@ wahook_free_delivery(wahook_Delivery *delivery)
 }
 
 /*
- * An idempotency key for these messages in this order: a request that carries more than an earlier one
- * is another one. A hash, because ids may hold anything, and go into a header.
+ * A key for these messages in this order: a request that carries more than an earlier one is another
+ * one.
  */
 static char *
 make_key(const char *of, ArrayType *message_ids)
 {
-	uint8 digest[PG_SHA256_DIGEST_LENGTH];
 	StringInfoData all;
-	char *key = palloc(2 * sizeof(digest) + 1);
 	Datum *ids = NULL;
 	bool *nulls = NULL;
 	int n = 0;
@@ -208,10 +206,7 @@ make_key(const char *of, ArrayType *message_ids)
 		deconstruct_array(message_ids, TEXTOID, -1, false, TYPALIGN_INT, &ids, &nulls, &n);
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&all, "%s\n", nulls[i] ? "" : TextDatumGetCString(ids[i]));
-	wahook_hmac_sha256((const uint8 *) of, strlen(of), NULL, 0, all.data, all.len, digest);
-	for (size_t i = 0; i < sizeof(digest); i++)
-		sprintf(key + 2 * i, "%02x", digest[i]);
-	return key;
+	return wahook_idempotency_key(of, all.data, all.len);
 }
 
 static void

@@ -18,11 +18,9 @@
 #include "worker/deliver.h"
 #include "worker/http_count.h"
 #include "worker/http_settings.h"
+#include "worker/requests.h"
 #include "worker/standard_webhooks.h"
 #include "worker/worker.h"
-
-/* How long answers are waited for when the worker is to end. */
-#define STOP_WAIT_US (2 * USECS_PER_SEC)
 
 /* What can't be claimed though it is due, or not be recorded, is tried again after such pauses. */
 #define FIRST_PAUSE_US (100 * INT64CONST(1000))
@@ -110,6 +108,7 @@ on_answer(void *arg, wahook_HttpAnswer *answer)
 	delivery->answer = answer;
 	dlist_delete(&delivery->node);
 	dlist_push_tail(&ended, &delivery->node);
+	wahook_source_is_due(&wahook_http_source);
 }
 
 static void
@@ -143,15 +142,10 @@ start(wahook_Delivery *delivery)
 	const wahook_Endpoint *endpoint = &delivery->endpoint;
 	const wahook_Part *part = &delivery->parts[delivery->part];
 	const char *headers[MAX_HEADERS];
-	wahook_Networks networks;
 	wahook_HttpRequest request = {.url = endpoint->url,
 								  .allow_http = endpoint->allow_http,
 								  .headers = headers,
 								  .timeout_ms = endpoint->timeout_ms,
-								  .connect_timeout_ms = wahook_http_connect_timeout_ms,
-								  .max_body = (size_t) wahook_http_max_response_kb * 1024,
-								  .ca_file = wahook_http_ca_file[0] ? wahook_http_ca_file : NULL,
-								  .networks = &networks,
 								  .done = on_answer,
 								  .arg = delivery};
 
@@ -163,9 +157,8 @@ start(wahook_Delivery *delivery)
 	}
 	request.body = part->body;
 	request.body_len = strlen(part->body);
-	wahook_http_allowed_networks(&networks);
 	set_headers(headers, delivery, part);
-	dlist_push_tail(wahook_http_start(&request) ? &under_way : &ended, &delivery->node);
+	dlist_push_tail(wahook_start_request(&request) ? &under_way : &ended, &delivery->node);
 }
 
 static void
@@ -327,66 +320,33 @@ static TimestampTz
 turn(TimestampTz now, int heard)
 {
 	bool over;
-	int timeout_ms;
-	TimestampTz next;
 
 	if (deliveries_context == NULL)
 		deliveries_context =
 			AllocSetContextCreate(TopMemoryContext, "wahook deliveries", ALLOCSET_DEFAULT_SIZES);
-	wahook_http_turn();
 	over = !dlist_is_empty(&ended) && record_at <= now;
 	if (over)
 		record_ended(false);
 	if (heard != 0 || over || look_at <= now)
 		look_for_work(now);
 
-	next = dlist_is_empty(&ended) ? look_at : Min(look_at, Max(record_at, now));
-	timeout_ms = wahook_http_timeout_ms();
-	return timeout_ms < 0 ? next : Min(next, now + timeout_ms * INT64CONST(1000));
-}
-
-static int
-sockets(wahook_Socket *wanted, int max, unsigned *changed)
-{
-	const wahook_HttpSocket *list;
-	int n = Min(wahook_http_sockets(&list, changed), max);
-
-	for (int i = 0; i < n; i++)
-	{
-		wanted[i].fd = list[i].fd;
-		wanted[i].events =
-			(list[i].read ? WL_SOCKET_READABLE : 0) | (list[i].write ? WL_SOCKET_WRITEABLE : 0);
-	}
-	return n;
+	return dlist_is_empty(&ended) ? look_at : Min(look_at, Max(record_at, now));
 }
 
 static void
-on_socket(pgsocket fd, uint32 events)
+record_what_ended(void)
 {
-	wahook_http_ready(fd, events & WL_SOCKET_READABLE, events & WL_SOCKET_WRITEABLE);
+	if (!dlist_is_empty(&ended))
+		record_ended(true);
 }
 
 static void
 stop(void)
 {
-	TimestampTz until = GetCurrentTimestamp() + STOP_WAIT_US;
-	TimestampTz now;
-
-	for (;;)
-	{
-		wahook_http_turn();
-		if (!dlist_is_empty(&ended))
-			record_ended(true);
-		now = GetCurrentTimestamp();
-		if (dlist_is_empty(&under_way) || now >= until || wahook_extension_is_gone())
-			break;
-		wahook_http_wait((until - now) / 1000 + 1);
-	}
+	wahook_await_answers(&under_way, record_what_ended);
 }
 
 const wahook_Source wahook_http_source = {.name = "delivery over HTTP",
 										  .wants = WAHOOK_WORK_CONFIG,
 										  .turn = turn,
-										  .sockets = sockets,
-										  .on_socket = on_socket,
 										  .stop = stop};

@@ -9,12 +9,9 @@
 
 #include <time.h>
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "conversation/lock.h"
@@ -207,8 +204,10 @@ record_entry(const wahook_Delivery *delivery, const wahook_Judgement *judgement)
 
 /* Where all messages of a claim are gone, completing clears up what is left of them. */
 static void
-record(wahook_RecordDeliveries *run, wahook_Delivery *delivery)
+record(void *arg)
 {
+	wahook_RecordDeliveries *run = arg;
+	wahook_Delivery *delivery = run->delivery;
 	wahook_Judgement judgement = wahook_judge(delivery->answer);
 
 	if (delivery->nparts == 0)
@@ -220,8 +219,10 @@ record(wahook_RecordDeliveries *run, wahook_Delivery *delivery)
 }
 
 static void
-report_to_circuit(wahook_RecordDeliveries *run, wahook_Delivery *delivery)
+report_to_circuit(void *arg)
 {
+	wahook_RecordDeliveries *run = arg;
+	const wahook_Delivery *delivery = run->delivery;
 	const wahook_Endpoint *endpoint = &delivery->endpoint;
 
 	if (delivery->nparts > 0)
@@ -266,38 +267,6 @@ sort_out(wahook_RecordDeliveries *run, const wahook_Delivery *delivery, const Er
 		warn(error);
 }
 
-/* Runs a step in a subtransaction. The error that it ended with, or null. */
-static ErrorData *
-try_alone(void (*step)(wahook_RecordDeliveries *run, wahook_Delivery *delivery),
-		  wahook_RecordDeliveries *run, wahook_Delivery *delivery)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		step(run, delivery);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (error != NULL && (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-						  error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
-		ReThrowError(error);
-	return error;
-}
-
 void
 wahook_record_deliveries(void *arg)
 {
@@ -309,11 +278,12 @@ wahook_record_deliveries(void *arg)
 			dlist_container(wahook_Delivery, node, dlist_head_node(run->ended));
 		ErrorData *error;
 
+		run->delivery = delivery;
 		run->to = run->recorded;
-		error = try_alone(record, run, delivery);
+		error = wahook_try_alone(record, run);
 		if (error != NULL)
 			sort_out(run, delivery, error);
-		if (run->to != run->busy && (error = try_alone(report_to_circuit, run, delivery)) != NULL)
+		if (run->to != run->busy && (error = wahook_try_alone(report_to_circuit, run)) != NULL)
 			warn(error);
 		dlist_delete(&delivery->node);
 		dlist_push_tail(run->to, &delivery->node);

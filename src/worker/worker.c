@@ -25,7 +25,8 @@
 
 /* The alerts first: the runs of the jobs tell when the worker before this one was last there. */
 static const wahook_Source *const sources[] = {&wahook_alerts_source, &wahook_jobs_source,
-											   &wahook_http_source, &wahook_handlers_source};
+											   &wahook_requests_source, &wahook_http_source,
+											   &wahook_handlers_source};
 
 /* What the loop knows of a source. */
 typedef struct State
@@ -252,6 +253,7 @@ time_until(TimestampTz until)
 
 	if (until == DT_NOEND)
 		return -1;
+	/* The difference to DT_NOBEGIN would overflow. */
 	return until <= now ? 0 : TimestampDifferenceMilliseconds(now, until);
 }
 

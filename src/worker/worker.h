@@ -51,6 +51,7 @@ typedef struct wahook_Source
 /* The sources, in the order of their turns. */
 extern const wahook_Source wahook_alerts_source;
 extern const wahook_Source wahook_jobs_source;
+extern const wahook_Source wahook_requests_source;
 extern const wahook_Source wahook_http_source;
 
 /* Changes which notes call for turns of a source: what no source wants costs the sessions nothing. */
@@ -69,6 +70,12 @@ extern TimestampTz wahook_former_worker_alive_until(void);
  * outlives the unit must be allocated in a context of the caller's.
  */
 extern bool wahook_in_transaction(void (*work)(void *arg), void *arg);
+
+/*
+ * Runs a step of a unit in a subtransaction of its own. The error that it ended with, or null; where
+ * the process is told to end, the unit ends.
+ */
+extern ErrorData *wahook_try_alone(void (*step)(void *arg), void *arg);
 
 /* Whether the last unit failed only because another transaction was changing a row (55P03). */
 extern bool wahook_unit_was_busy(void);

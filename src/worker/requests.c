@@ -1,0 +1,82 @@
+/*
+ * HTTP requests in the worker: the source that drives them. Its turn comes before those of the sources
+ * that start requests, so that these find what has ended.
+ */
+#include "worker/requests.h"
+
+#include "utils/timestamp.h"
+
+#include "worker/http_settings.h"
+
+/* How long answers are waited for when the worker is to end. */
+#define STOP_WAIT_US (2 * USECS_PER_SEC)
+
+bool
+wahook_start_request(wahook_HttpRequest *request)
+{
+	wahook_Networks networks;
+
+	request->connect_timeout_ms = wahook_http_connect_timeout_ms;
+	if (request->max_body == 0)
+		request->max_body = (size_t) wahook_http_max_response_kb * 1024;
+	request->ca_file = wahook_http_ca_file[0] ? wahook_http_ca_file : NULL;
+	request->networks = &networks;
+	wahook_http_allowed_networks(&networks);
+	wahook_source_is_due(&wahook_requests_source);
+	return wahook_http_start(request);
+}
+
+void
+wahook_await_answers(dlist_head *under_way, void (*over)(void))
+{
+	static TimestampTz until = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (until == 0)
+		until = now + STOP_WAIT_US;
+	for (;;)
+	{
+		wahook_http_turn();
+		over();
+		now = GetCurrentTimestamp();
+		if (dlist_is_empty(under_way) || now >= until || wahook_extension_is_gone())
+			break;
+		wahook_http_wait((until - now) / 1000 + 1);
+	}
+}
+
+static TimestampTz
+turn(TimestampTz now, int heard)
+{
+	int timeout_ms;
+
+	wahook_http_turn();
+	timeout_ms = wahook_http_timeout_ms();
+	return timeout_ms < 0 ? DT_NOEND : GetCurrentTimestamp() + timeout_ms * INT64CONST(1000);
+}
+
+static int
+sockets(wahook_Socket *wanted, int max, unsigned *changed)
+{
+	const wahook_HttpSocket *list;
+	int n = Min(wahook_http_sockets(&list, changed), max);
+
+	for (int i = 0; i < n; i++)
+	{
+		wanted[i].fd = list[i].fd;
+		wanted[i].events =
+			(list[i].read ? WL_SOCKET_READABLE : 0) | (list[i].write ? WL_SOCKET_WRITEABLE : 0);
+	}
+	return n;
+}
+
+static void
+on_socket(pgsocket fd, uint32 events)
+{
+	wahook_http_ready(fd, events & WL_SOCKET_READABLE, events & WL_SOCKET_WRITEABLE);
+}
+
+const wahook_Source wahook_requests_source = {.name = "HTTP requests",
+											  .turn = turn,
+											  .sockets = sockets,
+											  .on_socket = on_socket};
