@@ -23,7 +23,7 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/retry/backoff.sql src/retry/entry.sql src/retry/dead_letter.sql src/retry/retriable.sql \
 	src/retry/service.sql src/retry/processor.sql src/retry/circuit.sql \
 	src/ingest/rate_limit.sql src/agent/tokens.sql src/agent/config.sql src/agent/budget.sql src/agent/sessions.sql \
-	src/agent/chat.sql src/agent/memory.sql src/agent/changes.sql src/agent/turns.sql \
+	src/agent/chat.sql src/agent/memory.sql src/agent/changes.sql src/agent/turns.sql src/agent/call.sql \
 	src/monitor/rollup.sql src/monitor/views.sql src/monitor/metrics.sql src/monitor/retention.sql src/monitor/erase.sql src/monitor/agents.sql src/monitor/trace.sql src/monitor/session_cleanup.sql \
 	src/worker/jobs.sql src/worker/worker_state.sql src/monitor/health.sql src/monitor/webhook_health.sql src/monitor/alerts.sql \
 	src/worker/cron.sql src/worker/start.sql src/worker/http.sql \

@@ -78,6 +78,39 @@ COMMENT ON COLUMN @extschema@.agent_turns.answered_by IS
 	'the agent that answered: the one asked, or its fallback agent';
 COMMENT ON COLUMN @extschema@.agent_turns.calls IS 'how often an endpoint was called for it';
 
+-- A reply from when it is there until the service's handler has it: what was paid for outlives a crash.
+CREATE TABLE @extschema@.webhook_agent_replies (
+	conversation_id uuid NOT NULL
+		REFERENCES @extschema@.webhook_conversations (id) ON DELETE CASCADE,
+	service text NOT NULL,
+	agent_type text NOT NULL,
+	lock_id uuid,
+	whatsapp_message_ids text[] NOT NULL,
+	reply text NOT NULL,
+	details jsonb NOT NULL,
+	calls integer NOT NULL,
+	prompt_tokens integer NOT NULL,
+	completion_tokens integer NOT NULL,
+	started_at timestamptz NOT NULL,
+	answered_at timestamptz NOT NULL DEFAULT now(),
+	taken_until timestamptz,
+	PRIMARY KEY (conversation_id, service)
+);
+CREATE INDEX webhook_agent_replies_waiting_idx
+	ON @extschema@.webhook_agent_replies (service, answered_at) WHERE lock_id IS NOT NULL AND taken_until IS NULL;
+CREATE INDEX webhook_agent_replies_taken_idx
+	ON @extschema@.webhook_agent_replies (service, taken_until) WHERE lock_id IS NOT NULL;
+CREATE INDEX webhook_agent_replies_answered_idx ON @extschema@.webhook_agent_replies (answered_at);
+COMMENT ON TABLE @extschema@.webhook_agent_replies IS
+	'what agents have answered and the reply handlers of their services have not taken yet';
+COMMENT ON COLUMN @extschema@.webhook_agent_replies.lock_id IS
+	'the lock under which the messages were claimed; null: it was lost, and whoever claims just these messages again takes the reply over';
+COMMENT ON COLUMN @extschema@.webhook_agent_replies.whatsapp_message_ids IS 'the messages that it answers';
+COMMENT ON COLUMN @extschema@.webhook_agent_replies.taken_until IS
+	'a process runs the handler with it, until then at the latest; null: it waits';
+COMMENT ON COLUMN @extschema@.webhook_agent_replies.details IS
+	'who answered: agent, model, variant, version, finish_reason, and whether the tokens are an estimate';
+
 CREATE TABLE @extschema@.user_sessions (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),
 	phone_number text NOT NULL UNIQUE,

@@ -142,7 +142,7 @@ COMMENT ON FUNCTION @extschema@.webhook_sendable_messages(jsonb) IS
 
 CREATE FUNCTION @extschema@.agent_prompt(
 	p_conversation_id uuid, p_agent_type text, p_messages jsonb DEFAULT NULL, p_options jsonb DEFAULT NULL,
-	p_max_tokens integer DEFAULT NULL)
+	p_max_tokens integer DEFAULT NULL, p_answered_by text DEFAULT NULL)
 	RETURNS jsonb
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -163,9 +163,9 @@ BEGIN
 				HINT = 'Leave them null for what is configured in webhook_agents.';
 	END IF;
 	SELECT a.* INTO v_agent FROM @extschema@.webhook_conversations c,
-		@extschema@.webhook_agent_config(p_agent_type, c.user_id, c.id) a WHERE c.id = p_conversation_id;
+		@extschema@.webhook_agent_config(coalesce(p_answered_by, p_agent_type), c.user_id, c.id) a WHERE c.id = p_conversation_id;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION 'agent "%" is not configured', left(p_agent_type, 64)
+		RAISE EXCEPTION 'agent "%" is not configured', left(coalesce(p_answered_by, p_agent_type), 64)
 			USING ERRCODE = 'WH006', HINT = 'Insert it into webhook_agents, with its model and system prompt.';
 	END IF;
 	v_budget := coalesce(p_max_tokens, v_agent.context_budget);
@@ -196,8 +196,8 @@ BEGIN
 			FROM jsonb_array_elements(v_window) WITH ORDINALITY m(message, place)));
 END
 $$;
-COMMENT ON FUNCTION @extschema@.agent_prompt(uuid, text, jsonb, jsonb, integer) IS
-	'the body of a request for chat completions, within the agent''s budget: system prompt, summary, memory and the new messages';
+COMMENT ON FUNCTION @extschema@.agent_prompt(uuid, text, jsonb, jsonb, integer, text) IS
+	'the body of a request for chat completions, within the agent''s budget: system prompt, summary, memory and the new messages. p_answered_by: another agent, which answers in its place, as itself';
 
 CREATE FUNCTION @extschema@.webhook_count_of(p_object jsonb, p_key text) RETURNS integer
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -13,7 +13,8 @@ typedef enum wahook_Work
 	WAHOOK_WORK_DELIVER = 1 << 0, /* a conversation became claimable, or will */
 	WAHOOK_WORK_RETRY = 1 << 1,   /* a dead letter is or will be due */
 	WAHOOK_WORK_CONFIG = 1 << 2,  /* services, circuits or jobs changed */
-	WAHOOK_WORK_OVERDUE = 1 << 3  /* heard with RETRY where it was due already at the commit */
+	WAHOOK_WORK_OVERDUE = 1 << 3, /* heard with RETRY where it was due already at the commit */
+	WAHOOK_WORK_REPLIED = 1 << 4  /* a handler has dealt with the reply of an agent */
 } wahook_Work;
 
 #define WAHOOK_WORK_ALL (WAHOOK_WORK_DELIVER | WAHOOK_WORK_RETRY | WAHOOK_WORK_CONFIG)

@@ -124,7 +124,7 @@ BEGIN
 
 	-- First what all calls lock first. The agents' tables follow by their foreign keys, so they are counted here.
 	PERFORM FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations) ORDER BY id FOR UPDATE;
-	FOR v_table IN SELECT unnest('{agent_turns,agent_contexts,agent_sessions,webhook_message_changes,conversation_state_transitions,webhook_inbox,webhook_conversation_queue,webhook_leases,webhook_identities}'::text[]) AS name LOOP
+	FOR v_table IN SELECT unnest('{webhook_agent_replies,agent_turns,agent_contexts,agent_sessions,webhook_message_changes,conversation_state_transitions,webhook_inbox,webhook_conversation_queue,webhook_leases,webhook_identities}'::text[]) AS name LOOP
 		EXECUTE format('DELETE FROM @extschema@.%I WHERE conversation_id = ANY ($1)', v_table.name) USING v_conversations;
 		GET DIAGNOSTICS v_rows = ROW_COUNT;
 		v_counts := v_counts || jsonb_build_object(v_table.name, v_rows);

@@ -48,6 +48,7 @@ CREATE FUNCTION @extschema@.webhook_retention_rules()
 			'session_state <> ''active'' AND started_at < $1 AND ended_at < $1', 'started_at', false),
 		('agent_turns', 'agent_session_retention', 'id < $2 AND created_at < $1', 'id', false),
 		('agent_turns', 'agent_session_retention', 'id > $3 AND created_at < $1', 'id', false),
+		('webhook_agent_replies', 'session_ttl', 'answered_at < $1', 'answered_at', false),
 		('webhook_agent_versions', 'agent_version_retention', 'replaced_at < $1', 'replaced_at', false),
 		('webhook_alerts', 'alert_retention',
 			'state = ''resolved'' AND started_at < $1 AND resolved_at < $1', 'started_at', false),

@@ -94,12 +94,10 @@ wahook_read_tasks_of(const wahook_Conversation *conversation, Datum message_ids,
 	return read_tasks(&tasks_of_plan, conversation, message_ids, PG_INT32_MAX, tasks);
 }
 
-static Datum
-burst_of(const wahook_Conversation *conversation, const wahook_Task *tasks, int n)
+Datum
+wahook_task_messages(const wahook_Task *tasks, int n)
 {
 	JsonbParseState *state = NULL;
-	Datum values[4];
-	bool isnull;
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < n; i++)
@@ -115,17 +113,25 @@ burst_of(const wahook_Conversation *conversation, const wahook_Task *tasks, int 
 		message.val.binary.len = VARSIZE_ANY_EXHDR(json);
 		pushJsonbValue(&state, WJB_ELEM, &message);
 	}
-	values[0] = UUIDPGetDatum(&conversation->id);
-	values[1] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
-	values[2] = CStringGetTextDatum(tasks[0].service);
-	values[3] = Int64GetDatum(conversation->lock_token);
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
+}
+
+static Datum
+burst_of(const wahook_Conversation *conversation, const wahook_Task *tasks, int n)
+{
+	Datum values[] = {UUIDPGetDatum(&conversation->id), wahook_task_messages(tasks, n),
+					  CStringGetTextDatum(tasks[0].service),
+					  Int64GetDatum(conversation->lock_token)};
+	bool isnull;
+
 	if (wahook_execute(&burst_plan, values, NULL) == 0)
 		elog(ERROR, "conversation vanished although it is locked");
 	return wahook_result(0, 1, &isnull);
 }
 
-static void
-complete_tasks(const wahook_Conversation *conversation, const wahook_Task *tasks, int n, int ms)
+void
+wahook_complete_tasks(const wahook_Conversation *conversation, const wahook_Task *tasks, int n,
+					  int ms)
 {
 	Datum *seqs = palloc(n * sizeof(Datum));
 
@@ -168,7 +174,7 @@ wahook_attempt_failed(const wahook_Conversation *conversation, const wahook_Hand
 
 		if (tasks[i].message == 0)
 		{
-			complete_tasks(conversation, &tasks[i], 1, 0);
+			wahook_complete_tasks(conversation, &tasks[i], 1, 0);
 			continue;
 		}
 		entry = wahook_dead_letter(conversation, &tasks[i].waiting, failure);
@@ -189,7 +195,7 @@ wahook_attempt(const wahook_Conversation *conversation, const wahook_Handler *ha
 
 	if (!handler->bursts && tasks[0].message == 0)
 	{
-		complete_tasks(conversation, tasks, n, 0);
+		wahook_complete_tasks(conversation, tasks, n, 0);
 		return WAHOOK_SUCCEEDED;
 	}
 	if (is_refused(handler))
@@ -198,7 +204,7 @@ wahook_attempt(const wahook_Conversation *conversation, const wahook_Handler *ha
 							handler->bursts ? burst_of(conversation, tasks, n) : tasks[0].message,
 							failure))
 		return wahook_attempt_failed(conversation, handler, tasks, n, failure);
-	complete_tasks(conversation, tasks, n, elapsed_ms(started_at));
+	wahook_complete_tasks(conversation, tasks, n, elapsed_ms(started_at));
 	report(handler, true);
 	return WAHOOK_SUCCEEDED;
 }

@@ -37,6 +37,13 @@ extern int wahook_read_tasks(const wahook_Conversation *conversation, ArrayType 
 extern int wahook_read_tasks_of(const wahook_Conversation *conversation, Datum message_ids,
 								wahook_Task **tasks);
 
+/* The messages that are still there, in a jsonb array. */
+extern Datum wahook_task_messages(const wahook_Task *tasks, int n);
+
+/* ms: how long that took. */
+extern void wahook_complete_tasks(const wahook_Conversation *conversation, const wahook_Task *tasks,
+								  int n, int ms);
+
 /*
  * Runs messages of a conversation that the caller has row-locked, in one call of the handler: more
  * than one where it takes bursts. For a failure outcome, *failure says why.

@@ -50,16 +50,24 @@ static int grace_ticks = 0; /* 0: the process goes on, whatever the handler does
 static const wahook_Handler *running = NULL;
 static TimestampTz started_at;
 
+#define HANDLERS(handler) \
+	"SELECT s.name, to_regprocedure(s." handler ")::oid, r.oid," \
+	" has_function_privilege(r.oid, to_regprocedure(s." handler "), 'EXECUTE')," \
+	" (extract(epoch FROM s.timeout) * 1000)::integer, s.concurrency, s.debounce > '0'," \
+	" s.strict_order, s.circuit_threshold," \
+	" (extract(epoch FROM s.circuit_timeout) * 1000000)::bigint" \
+	" FROM @extschema@.webhook_services s LEFT JOIN pg_catalog.pg_roles r ON r.rolname = s.run_as" \
+	" WHERE s." handler " IS NOT NULL"
+
 static wahook_Plan handlers_plan =
-	{"SELECT s.name, to_regprocedure(s.handler)::oid, r.oid,"
-	 " has_function_privilege(r.oid, to_regprocedure(s.handler), 'EXECUTE'),"
-	 " (extract(epoch FROM s.timeout) * 1000)::integer, s.concurrency, s.debounce > '0',"
-	 " s.strict_order, s.circuit_threshold,"
-	 " (extract(epoch FROM s.circuit_timeout) * 1000000)::bigint"
-	 " FROM @extschema@.webhook_services s LEFT JOIN pg_catalog.pg_roles r ON r.rolname = s.run_as"
-	 " WHERE s.handler IS NOT NULL AND s.enabled AND s.name = coalesce($1, s.name) ORDER BY s.name",
+	{HANDLERS("handler") " AND s.enabled AND s.name = coalesce($1, s.name) ORDER BY s.name",
 	 1,
 	 {TEXTOID}};
+
+/* Enabled or not: what has been answered is handed over. */
+static wahook_Plan reply_handler_plan = {HANDLERS("reply_handler") " AND s.name = $1",
+										 1,
+										 {TEXTOID}};
 
 /* The row of a result as a handler. */
 static wahook_Handler
@@ -102,6 +110,17 @@ wahook_find_handlers(const char *service, wahook_Handler **handlers)
 	for (int i = 0; i < n; i++)
 		(*handlers)[i] = read_handler(i);
 	return n;
+}
+
+bool
+wahook_find_reply_handler(const char *service, wahook_Handler *handler)
+{
+	Datum name = CStringGetTextDatum(service);
+
+	if (wahook_execute(&reply_handler_plan, &name, NULL) == 0)
+		return false;
+	*handler = read_handler(0);
+	return true;
 }
 
 /* As a cancel would. In signal handlers, too. */

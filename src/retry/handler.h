@@ -26,6 +26,9 @@ typedef struct wahook_Handler
 /* The enabled services that have a handler, by name, or only the named one; returns how many. */
 extern int wahook_find_handlers(const char *service, wahook_Handler **handlers);
 
+/* The handler of the replies of a service's agent. False: it has none. */
+extern bool wahook_find_reply_handler(const char *service, wahook_Handler *handler);
+
 /*
  * Runs the handler in a subtransaction of its own. message: jsonb. False when it failed; then its
  * work is undone and *failure says why. Being cancelled is no failure but an error, 57014.

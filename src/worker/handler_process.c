@@ -88,7 +88,8 @@ run_one(const wahook_SqlWork *work)
 			!wahook_begin_service(service->name, service->at_most))
 			continue;
 		pgstat_report_activity(STATE_RUNNING, service->name);
-		result = wahook_run_service(service->name);
+		result =
+			service->replies ? wahook_run_reply(service->name) : wahook_run_service(service->name);
 		wahook_end_service();
 		pgstat_report_activity(STATE_IDLE, NULL);
 		if (result != WAHOOK_RAN)

@@ -26,7 +26,9 @@
 #include "core/uuid.h"
 #include "core/wake.h"
 #include "retry/attempt.h"
+#include "worker/handler_entry.h"
 #include "worker/handler_place.h"
+#include "worker/handler_reply.h"
 #include "worker/handler_settings.h"
 #include "worker/worker.h"
 
@@ -56,7 +58,8 @@ typedef struct Work
 	wahook_Handler handler;
 	bool is_there; /* claimed, and neither dealt with nor given back */
 	bool is_direct;
-	pg_uuid_t id; /* of the conversation, or of the dead letter */
+	bool is_reply; /* of an agent, to messages of the conversation */
+	pg_uuid_t id;  /* of the conversation, or of the dead letter */
 	pg_uuid_t lock_id;
 	TimestampTz leased_until;
 	wahook_Direct entry;
@@ -72,29 +75,6 @@ static wahook_Plan claim_plan =
 	{"SELECT c.conversation_id FROM @extschema@.claim_conversations(1, $1, $2, $3) c",
 	 3,
 	 {UUIDOID, TEXTOID, INTERVALOID}};
-
-static wahook_Plan take_plan =
-	{"WITH due AS ("
-	 "SELECT d.id FROM @extschema@.webhook_dlq d"
-	 " WHERE d.service = $1 AND d.next_retry_at <= $2 AND " WAHOOK_WAITS_DIRECTLY
-	 " ORDER BY d.next_retry_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
-	 " UPDATE @extschema@.webhook_dlq d SET resolution_status = 'retrying', next_retry_at = NULL,"
-	 " updated_at = $2, retry_lease_until = $3 FROM due WHERE d.id = due.id"
-	 " RETURNING d.id, d.retry_count, d.max_retries",
-	 3,
-	 {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-
-static wahook_Plan hold_entry_plan =
-	{"SELECT id FROM @extschema@.webhook_dlq WHERE id = $1 AND resolution_status = 'retrying'"
-	 " AND retry_lease_until = $2 FOR NO KEY UPDATE SKIP LOCKED",
-	 2,
-	 {UUIDOID, TIMESTAMPTZOID}};
-
-static wahook_Plan give_entry_back_plan =
-	{"UPDATE @extschema@.webhook_dlq SET resolution_status = 'pending', next_retry_at = $2,"
-	 " retry_lease_until = NULL WHERE id = $1",
-	 2,
-	 {UUIDOID, TIMESTAMPTZOID}};
 
 static wahook_Plan extend_plan =
 	{"UPDATE @extschema@.webhook_conversations SET lock_expires_at = $2 WHERE id = $1",
@@ -134,21 +114,18 @@ lease_us(void)
 /* --- claiming --- */
 
 static bool
-choose_handler(const char *service)
+use_handler(const wahook_Handler *handler, const char *service)
 {
 	MemoryContext old;
-	wahook_Handler *handlers;
 
-	if (wahook_find_handlers(service, &handlers) == 0)
-		return false;
-	if (handlers->problem != NULL)
+	if (handler->problem != NULL)
 	{
 		wahook_warn_once(psprintf("handler of service \"%s\"", service),
-						 unpack_sql_state(ERRCODE_UNDEFINED_FUNCTION), handlers->problem);
+						 unpack_sql_state(ERRCODE_UNDEFINED_FUNCTION), handler->problem);
 		work.put_off = true;
 		return false;
 	}
-	work.handler = *handlers;
+	work.handler = *handler;
 	old = MemoryContextSwitchTo(work_context);
 	work.handler.service = pstrdup(service);
 	MemoryContextSwitchTo(old);
@@ -173,16 +150,9 @@ claim_conversation(void)
 static void
 take_entry(TimestampTz now)
 {
-	Datum values[] = {CStringGetTextDatum(work.handler.service), TimestampTzGetDatum(now),
-					  TimestampTzGetDatum(work.leased_until)};
-	bool isnull;
-
-	if (wahook_execute(&take_plan, values, NULL) == 0)
+	if (!wahook_take_direct(work.handler.service, now, work.leased_until, &work.entry))
 		return;
-	work.id = *DatumGetUUIDP(wahook_result(0, 1, &isnull));
-	work.entry = (wahook_Direct){.id = work.id,
-								 .retry_count = DatumGetInt32(wahook_result(0, 2, &isnull)),
-								 .max_retries = DatumGetInt32(wahook_result(0, 3, &isnull))};
+	work.id = work.entry.id;
 	work.is_there = work.is_direct = true;
 }
 
@@ -203,7 +173,9 @@ claim(void *arg)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!choose_handler(arg))
+	wahook_Handler *handlers;
+
+	if (wahook_find_handlers(arg, &handlers) == 0 || !use_handler(handlers, arg))
 		return;
 	wahook_new_uuid(&work.lock_id);
 	work.leased_until = now + lease_us();
@@ -212,6 +184,17 @@ claim(void *arg)
 		take_entry(now);
 	if (work.is_there)
 		call_for_others(now);
+}
+
+static void
+claim_reply(void *arg)
+{
+	wahook_Handler handler;
+
+	if (!wahook_find_reply_handler(arg, &handler) || !use_handler(&handler, arg))
+		return;
+	work.is_there = work.is_reply =
+		wahook_take_reply(arg, GetCurrentTimestamp() + lease_us(), &work.id, &work.lock_id);
 }
 
 /* --- a conversation --- */
@@ -305,23 +288,48 @@ fail_next(void *arg)
 	give_conversation_back();
 }
 
+/* --- the reply of an agent --- */
+
+static void
+run_reply(void *arg)
+{
+	wahook_Conversation conversation;
+	wahook_Outcome outcome;
+
+	if (hold(&conversation) == HELD)
+	{
+		outcome = wahook_give_reply(&conversation, &work.handler);
+		work.put_off = outcome == WAHOOK_REFUSED || outcome == WAHOOK_BUSY;
+		give_conversation_back();
+	}
+	else if (work.hold == LOST)
+		wahook_leave_reply(&work.id, work.handler.service);
+}
+
+static void
+fail_reply(void *arg)
+{
+	wahook_Conversation conversation;
+
+	if (hold(&conversation) != HELD)
+		return;
+	(void) wahook_fail_reply(&conversation, &work.handler, work.failure);
+	give_conversation_back();
+}
+
 /* --- a dead letter without a conversation --- */
 
 static bool
 hold_entry(void)
 {
-	Datum values[] = {UUIDPGetDatum(&work.id), TimestampTzGetDatum(work.leased_until)};
-
-	work.hold = wahook_execute(&hold_entry_plan, values, NULL) > 0 ? HELD : BUSY;
+	work.hold = wahook_hold_direct(&work.id, work.leased_until) ? HELD : BUSY;
 	return work.hold == HELD;
 }
 
 static void
 give_entry_back(void)
 {
-	Datum values[] = {UUIDPGetDatum(&work.id), TimestampTzGetDatum(GetCurrentTimestamp())};
-
-	wahook_execute(&give_entry_back_plan, values, NULL);
+	wahook_give_direct_back(&work.id);
 	work.is_there = false;
 }
 
@@ -390,6 +398,11 @@ run_unit(void (*unit)(void *arg))
 	return false;
 }
 
+static void (*failing(void))(void *arg)
+{
+	return work.is_direct ? fail_entry : work.is_reply ? fail_reply : fail_next;
+}
+
 /* A transaction that could not be committed, or a row that stayed busy, to the end of the lease. */
 static void
 fail_work(void)
@@ -406,16 +419,16 @@ fail_work(void)
 		return;
 	failure.error = cstring_to_text("the transaction of the attempt failed, see the server log");
 	work.failure = &failure;
-	if (!run_unit(work.is_direct ? fail_entry : fail_next))
+	if (!run_unit(failing()))
 		work.is_there = false;
 }
 
-wahook_ServiceRun
-wahook_run_service(const char *service)
+static wahook_ServiceRun
+run(const char *service, void (*claim_work)(void *arg))
 {
 	MemoryContextReset(work_context);
 	work = (Work){0};
-	if (!wahook_in_transaction(claim, unconstify(char *, service)))
+	if (!wahook_in_transaction(claim_work, unconstify(char *, service)))
 	{
 		work.is_there = false;
 		return WAHOOK_PUT_OFF;
@@ -424,7 +437,7 @@ wahook_run_service(const char *service)
 		return work.put_off ? WAHOOK_PUT_OFF : WAHOOK_RAN_NOTHING;
 	while (work.is_there && !wahook_is_to_end())
 	{
-		bool done = run_unit(work.is_direct ? run_entry : run_next);
+		bool done = run_unit(work.is_direct ? run_entry : work.is_reply ? run_reply : run_next);
 
 		/* Advisory locks that a handler took and kept: perhaps so many that there is no room for another. */
 		LockReleaseSession(USER_LOCKMETHOD);
@@ -432,6 +445,18 @@ wahook_run_service(const char *service)
 			fail_work();
 	}
 	return work.put_off ? WAHOOK_PUT_OFF : WAHOOK_RAN;
+}
+
+wahook_ServiceRun
+wahook_run_service(const char *service)
+{
+	return run(service, claim);
+}
+
+wahook_ServiceRun
+wahook_run_reply(const char *service)
+{
+	return run(service, claim_reply);
 }
 
 /*
@@ -457,7 +482,7 @@ wahook_give_work_back(void)
 							 work.handler.service, work.handler.timeout_ms),
 					  errdetail("Its process ends with it, and its message has failed.")));
 		work.failure = &failure;
-		(void) run_unit(work.is_direct ? fail_entry : fail_next);
+		(void) run_unit(failing());
 	}
 	if (work.is_there)
 		(void) run_unit(give_back);

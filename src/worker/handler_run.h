@@ -16,6 +16,9 @@ typedef enum wahook_ServiceRun
 /* Claims what has waited longest for the service and runs its handler, as long as it takes. */
 extern wahook_ServiceRun wahook_run_service(const char *service);
 
+/* The same for a service of which the handler takes the replies of an agent: one reply. */
+extern wahook_ServiceRun wahook_run_reply(const char *service);
+
 /* What was claimed and not dealt with waits again. For a process that ends, however it ends. */
 extern void wahook_give_work_back(void);
 

@@ -12,18 +12,19 @@
 #define STOP_WAIT_US (2 * USECS_PER_SEC)
 
 bool
-wahook_start_request(wahook_HttpRequest *request)
+wahook_start_request(const wahook_HttpRequest *request)
 {
 	wahook_Networks networks;
+	wahook_HttpRequest whole = *request;
 
-	request->connect_timeout_ms = wahook_http_connect_timeout_ms;
-	if (request->max_body == 0)
-		request->max_body = (size_t) wahook_http_max_response_kb * 1024;
-	request->ca_file = wahook_http_ca_file[0] ? wahook_http_ca_file : NULL;
-	request->networks = &networks;
+	whole.connect_timeout_ms = wahook_http_connect_timeout_ms;
+	if (whole.max_body == 0)
+		whole.max_body = (size_t) wahook_http_max_response_kb * 1024;
+	whole.ca_file = wahook_http_ca_file[0] ? wahook_http_ca_file : NULL;
+	whole.networks = &networks;
 	wahook_http_allowed_networks(&networks);
 	wahook_source_is_due(&wahook_requests_source);
-	return wahook_http_start(request);
+	return wahook_http_start(&whole);
 }
 
 void

@@ -16,7 +16,7 @@
  * As wahook_http_start(), with what the settings say of connecting, of networks and certificates, and
  * of the size of answers where max_body is 0. The done function runs in the turn of the requests' source.
  */
-extern bool wahook_start_request(wahook_HttpRequest *request);
+extern bool wahook_start_request(const wahook_HttpRequest *request);
 
 /*
  * For a source that stops: waits for answers while *under_way has some, but not for long: two seconds

@@ -1,6 +1,6 @@
 /*
  * What there is to do for services with a SQL handler: conversations in their queues, and dead
- * letters that belong to no conversation.
+ * letters that belong to no conversation; and the replies of agents, for handlers of replies.
  */
 #include "worker/sql_work.h"
 
@@ -15,7 +15,7 @@
 
 static wahook_Plan look_plan =
 	{"SELECT s.name, s.concurrency, least(q.due_at, l.expires_at, d.next_retry_at)"
-	 " FROM @extschema@.webhook_services s"
+	 ", false FROM @extschema@.webhook_services s"
 	 " LEFT JOIN LATERAL (SELECT q.due_at FROM @extschema@.webhook_conversation_queue q"
 	 " WHERE q.service = s.name ORDER BY q.due_at LIMIT 1) q ON true"
 	 " LEFT JOIN LATERAL (SELECT l.expires_at FROM @extschema@.webhook_leases l"
@@ -23,7 +23,14 @@ static wahook_Plan look_plan =
 	 " LEFT JOIN LATERAL (SELECT d.next_retry_at FROM @extschema@.webhook_dlq d"
 	 " WHERE d.service = s.name AND d.conversation_id IS NULL AND d.resolution_status = 'pending'"
 	 " ORDER BY d.next_retry_at LIMIT 1) d ON true"
-	 " WHERE s.kind = 'sql' AND s.enabled ORDER BY 3",
+	 " WHERE s.kind = 'sql' AND s.enabled UNION ALL"
+	 " SELECT s.name, s.concurrency, least((SELECT r.answered_at"
+	 " FROM @extschema@.webhook_agent_replies r WHERE r.service = s.name AND r.lock_id IS NOT NULL"
+	 " AND r.taken_until IS NULL ORDER BY r.answered_at LIMIT 1), (SELECT r.taken_until"
+	 " FROM @extschema@.webhook_agent_replies r WHERE r.service = s.name AND r.lock_id IS NOT NULL"
+	 " ORDER BY r.taken_until LIMIT 1)), true"
+	 " FROM @extschema@.webhook_services s WHERE s.kind = 'agent' AND s.reply_handler IS NOT NULL"
+	 " ORDER BY 3",
 	 1,
 	 {TIMESTAMPTZOID}};
 
@@ -67,6 +74,7 @@ wahook_look_for_sql_work(void *arg)
 
 		service->name = MemoryContextStrdup(work->context, wahook_result_text(i, 1));
 		service->at_most = most_processes(DatumGetInt32(wahook_result(i, 2, &isnull)), work->n);
+		service->replies = DatumGetBool(wahook_result(i, 4, &isnull));
 		service->due_at = none ? DT_NOEND : DatumGetTimestampTz(due_at);
 	}
 	for (int i = 0; i < work->n && work->services[i].due_at <= work->now; i++)

@@ -11,6 +11,7 @@
 typedef struct wahook_SqlService
 {
 	char *name;
+	bool replies;       /* of an agent are what there is to do */
 	int at_most;        /* processes that may be busy with it */
 	TimestampTz due_at; /* when there is something to do, its circuit considered; DT_NOEND: nothing */
 } wahook_SqlService;

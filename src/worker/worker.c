@@ -24,9 +24,9 @@
 #define MAX_PAUSE_S 300
 
 /* The alerts first: the runs of the jobs tell when the worker before this one was last there. */
-static const wahook_Source *const sources[] = {&wahook_alerts_source, &wahook_jobs_source,
+static const wahook_Source *const sources[] = {&wahook_alerts_source,   &wahook_jobs_source,
 											   &wahook_requests_source, &wahook_http_source,
-											   &wahook_handlers_source};
+											   &wahook_agents_source,   &wahook_handlers_source};
 
 /* What the loop knows of a source. */
 typedef struct State

@@ -15,8 +15,11 @@
 #include "core/compat.h"
 #include "core/wake.h"
 
-/* Deliveries over HTTP can be twice as many as wahook.http_max_connections, which is at most 1000. */
-#define WAHOOK_MAX_SOCKETS 2048
+/*
+ * Deliveries over HTTP can be twice as many as wahook.http_max_connections, which is at most 1000, and
+ * calls of agents as well.
+ */
+#define WAHOOK_MAX_SOCKETS 4096
 
 typedef struct wahook_Socket
 {
@@ -53,6 +56,7 @@ extern const wahook_Source wahook_alerts_source;
 extern const wahook_Source wahook_jobs_source;
 extern const wahook_Source wahook_requests_source;
 extern const wahook_Source wahook_http_source;
+extern const wahook_Source wahook_agents_source;
 
 /* Changes which notes call for turns of a source: what no source wants costs the sessions nothing. */
 extern void wahook_source_wants(const wahook_Source *source, int wants);

@@ -79,6 +79,16 @@ ok($endpoint->await_requests('/gate/lost', 1), 'a request is under way');
 sql(q{UPDATE webhook_conversations SET locked_by = gen_random_uuid() WHERE id = (SELECT conversation_id FROM processed_webhook_messages WHERE whatsapp_message_id = 'lost')});
 $endpoint->open_gate('lost');
 await_log(qr/HTTP_DELIVERY_LEASE_LOST/, 'a lost lease');
+# And while a model thinks.
+sql(qq{INSERT INTO webhook_agents (agent_type, model, endpoint, allow_http) VALUES (E'the "agent"\n', 'm', '@{[ $endpoint->url('/gate/thought') ]}', true);
+	INSERT INTO webhook_services (name, agent_type) VALUES ('thinks', E'the "agent"\n');
+	INSERT INTO webhook_routes (name, match, pattern, service, priority) VALUES ('thinks', 'keyword', 'think', 'thinks', 1)});
+sql("SELECT receive_webhook('" . delivery(message('thought', '1010', 'think')) . "')");
+ok($endpoint->await_requests('/gate/thought', 1), 'a model thinks');
+sql(q{UPDATE webhook_conversations SET locked_by = gen_random_uuid() WHERE id = (SELECT conversation_id FROM processed_webhook_messages WHERE whatsapp_message_id = 'thought');
+	UPDATE webhook_agents SET endpoint = NULL WHERE agent_type = E'the "agent"\n'});
+$endpoint->open_gate('thought');
+await_log(qr/AGENT_TURN_LEASE_LOST/, 'a turn that is lost');
 # What looks like an event, and is none.
 sql(q{DO $$ BEGIN RAISE LOG E'first\n2026-11-20 16:00:00.000 UTC [1] LOG:  {"event": "FAKE"}'; END $$});
 $node->stop;
