@@ -16,7 +16,7 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" wahook.con
 OBJS = $(patsubst %.c,%.o,src/wahook.c $(sort $(wildcard src/*/*.c)))
 
 # The install script in its order: a part may use only what stands in the parts before it.
-SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/core/event.sql src/core/counters.sql src/core/seed.sql \
+SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/core/event.sql src/core/counters.sql src/core/progress.sql src/core/seed.sql \
 	src/agent/agents.sql src/conversation/tables.sql src/ingest/service_tables.sql src/ingest/tables.sql src/retry/tables.sql src/agent/tables.sql \
 	src/conversation/state.sql src/conversation/functions.sql src/conversation/triggers.sql \
 	src/ingest/functions.sql src/ingest/services.sql src/ingest/routes.sql \

@@ -15,6 +15,7 @@
 #include "core/counters.h"
 #include "core/event.h"
 #include "core/plan.h"
+#include "core/progress.h"
 #include "core/settings.h"
 #include "core/wake.h"
 
@@ -168,6 +169,7 @@ release_expired(void *arg, const wahook_Lease *lease, const pg_uuid_t *id, Times
 		return WAHOOK_LEASE_OVER;
 	}
 	last_activity_at = conversation.last_activity_at;
+	wahook_progress("webhook_leases", 1);
 	wahook_expire_claim(rows, &conversation, cleanup->now);
 	wahook_unlock(&cleanup->store, id, cleanup->now);
 	if (last_activity_at <= cleanup->idle_since)

@@ -99,6 +99,13 @@ typedef bool wahook_UpdateIndexes;
 	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #endif
 
+/* Since 17, a module's wait events can have names. Include pgstat.h. */
+#if PG_VERSION_NUM >= 170000
+#define wahook_new_wait_event(name) WaitEventExtensionNew(name)
+#else
+#define wahook_new_wait_event(name) ((void) (name), PG_WAIT_EXTENSION)
+#endif
+
 /* Since 16, there is one check of ownership for all kinds of objects. Include utils/acl.h. */
 #if PG_VERSION_NUM >= 160000
 #define wahook_owns_database(database, role) object_ownercheck(DatabaseRelationId, database, role)

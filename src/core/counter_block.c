@@ -127,6 +127,7 @@ wahook_take_block_locked(Oid database)
 	block->reset_at = memory->started_at;
 	block->extension = InvalidOid;
 	block->is_checked = false;
+	memset(block->running, 0, sizeof(block->running));
 	pg_write_barrier();
 	pg_atomic_write_u32(&block->database, database);
 	return block;

@@ -62,6 +62,19 @@ typedef struct wahook_Labels
 	char names[WAHOOK_MAX_LABELS][NAMEDATALEN];
 } wahook_Labels;
 
+/* A job that is running, and what it has done so far; see core/progress.h. */
+typedef struct wahook_JobProgress
+{
+	int pid; /* 0: the place is free */
+	char job[NAMEDATALEN];
+	char phase[NAMEDATALEN];
+	int64 done; /* in this phase */
+	TimestampTz started_at;
+	TimestampTz changed_at;
+} wahook_JobProgress;
+
+#define WAHOOK_MAX_RUNNING_JOBS 8
+
 typedef struct wahook_CounterBlock
 {
 	pg_atomic_uint32 database;   /* InvalidOid: the block is free */
@@ -73,6 +86,7 @@ typedef struct wahook_CounterBlock
 	TimestampTz reset_at;
 	wahook_ResetReason reset_reason;
 	wahook_Labels labels[WAHOOK_NLABELSETS];
+	wahook_JobProgress running[WAHOOK_MAX_RUNNING_JOBS];
 
 	pg_atomic_uint64 values[WAHOOK_NVALUES];
 } wahook_CounterBlock;

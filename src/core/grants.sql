@@ -283,6 +283,10 @@ CREATE FUNCTION @extschema@.webhook_privileges()
 		('function', 'webhook_import_table', NULL, NULL, NULL),
 		-- The view webhook_jobs calls it as whoever reads it.
 		('function', 'webhook_job_list', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
+		('function', 'webhook_job_progress', 'EXECUTE', 'EXECUTE', 'EXECUTE'),
+		('function', 'webhook_progress', NULL, NULL, NULL),
+		('function', 'webhook_progress_begin', NULL, NULL, NULL),
+		('function', 'webhook_progress_end', NULL, NULL, NULL),
 		('function', 'webhook_keep_changed_seed', NULL, NULL, NULL),
 		('function', 'webhook_lock_directly', NULL, NULL, NULL),
 		('function', 'webhook_log_event', NULL, NULL, NULL),

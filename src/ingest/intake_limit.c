@@ -17,6 +17,7 @@
 #include "core/table.h"
 #include "core/tables.h"
 #include "core/uuid.h"
+#include "core/wait.h"
 #include "ingest/config.h"
 
 #define BUCKET "intake"
@@ -77,7 +78,7 @@ find_row(Limiter *limiter, Datum identifier, bool *found)
 		if (limiter->patience_us <= 0)
 			return false;
 		CHECK_FOR_INTERRUPTS();
-		pg_usleep(PATIENCE_STEP_US);
+		wahook_pause(WAHOOK_WAIT_ROW, PATIENCE_STEP_US);
 		limiter->patience_us -= PATIENCE_STEP_US;
 	}
 }

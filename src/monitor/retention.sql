@@ -220,6 +220,7 @@ BEGIN
 		v_done := v_done + @extschema@.webhook_delete_old(v_rule.table_name, v_rule.old_rows,
 			v_rule.order_by, now() - @extschema@.webhook_setting(v_rule.setting)::interval,
 			v_batch_size - v_done);
+		PERFORM @extschema@.webhook_progress(v_rule.table_name, v_done);
 		v_deleted := v_deleted || jsonb_build_object(v_rule.table_name, v_done);
 	END LOOP;
 	RETURN v_deleted || jsonb_build_object(

@@ -30,6 +30,7 @@ BEGIN
 		LOOP
 			v_batch := @extschema@.webhook_delete_old(v_rule.table_name, v_rule.old_rows,
 				v_rule.order_by, now() - v_age, v_batch_size);
+			PERFORM @extschema@.webhook_progress(v_rule.table_name, v_batch);
 			v_deleted := jsonb_set(v_deleted, ARRAY[v_rule.table_name],
 				to_jsonb((v_deleted ->> v_rule.table_name)::bigint + v_batch));
 			EXIT WHEN v_batch < v_batch_size;

@@ -20,6 +20,7 @@
 #include "core/name_lock.h"
 #include "core/plan.h"
 #include "core/row.h"
+#include "core/wait.h"
 #include "core/wake.h"
 
 /* How long a report waits for another one on the same key, most of which take no time at all. */
@@ -121,7 +122,7 @@ lock_circuit(const char *key, int patience_us)
 		if (patience_us <= 0)
 			return false;
 		CHECK_FOR_INTERRUPTS();
-		pg_usleep(PATIENCE_STEP_US);
+		wahook_pause(WAHOOK_WAIT_ROW, PATIENCE_STEP_US);
 		patience_us -= PATIENCE_STEP_US;
 	}
 	return true;

@@ -19,6 +19,7 @@
 #include "core/compat.h"
 #include "core/event.h"
 #include "core/plan.h"
+#include "core/progress.h"
 #include "core/settings.h"
 #include "core/uuid.h"
 #include "core/wake.h"
@@ -347,6 +348,7 @@ run_all(Run *run)
 		else
 			run_direct(run, &run->due[i]);
 		SPI_finish();
+		wahook_progress("webhook_dlq", next - i);
 	}
 }
 

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
+#include "core/wait.h"
 #include "core/wake.h"
 #include "worker/handler_place.h"
 #include "worker/handler_process.h"
@@ -153,7 +154,7 @@ sleep_until(TimestampTz until, int vain_wakes)
 
 	if (wahook_about_to_sleep(until))
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-						 PG_WAIT_EXTENSION);
+						 wahook_wait_event(WAHOOK_WAIT_HANDLER));
 	ResetLatch(MyLatch);
 	wahook_process_interrupts();
 	heard = wahook_heard();

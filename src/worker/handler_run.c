@@ -24,6 +24,7 @@
 #include "core/plan.h"
 #include "core/settings.h"
 #include "core/uuid.h"
+#include "core/wait.h"
 #include "core/wake.h"
 #include "retry/attempt.h"
 #include "worker/handler_entry.h"
@@ -392,7 +393,7 @@ run_unit(void (*unit)(void *arg))
 		if (done && work.hold != BUSY)
 			return true;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BUSY_PAUSE_MS,
-						 PG_WAIT_EXTENSION);
+						 wahook_wait_event(WAHOOK_WAIT_ROW));
 		ResetLatch(MyLatch);
 	}
 	return false;

@@ -33,6 +33,7 @@
 #include "core/compat.h"
 #include "core/counters.h"
 #include "core/shared.h"
+#include "core/wait.h"
 
 /* How long a command waits for processes to go. Then it meets them, and says so itself. */
 #define SEND_AWAY_TIMEOUT_S 10
@@ -136,7 +137,7 @@ hold(Oid database)
 		   !TimestampDifferenceExceeds(began_at, GetCurrentTimestamp(), SEND_AWAY_TIMEOUT_S * 1000))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_AGAIN_MS,
-						 PG_WAIT_EXTENSION);
+						 wahook_wait_event(WAHOOK_WAIT_PROCESSES));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		tell = false;

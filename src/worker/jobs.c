@@ -8,6 +8,7 @@
 #include "worker/worker.h"
 
 #include "catalog/pg_type.h"
+#include "pgstat.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -119,6 +120,7 @@ run_and_plan(Job *job)
 	bool done;
 
 	job->runs_at_once = false;
+	pgstat_report_activity(STATE_RUNNING, psprintf("job %s", job->name));
 	done = wahook_in_transaction(run_job, &run);
 	if (!done) /* else the job has counted itself */
 		wahook_count_labelled(WAHOOK_JOB_RUNS, job->name, WAHOOK_JOB_FAILED, 1);

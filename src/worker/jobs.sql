@@ -62,12 +62,14 @@ BEGIN
 	IF NOT @extschema@.webhook_try_job_lock(p_job) THEN
 		RETURN jsonb_build_object('success', false, 'running', true);
 	END IF;
+	PERFORM @extschema@.webhook_progress_begin(p_job);
 	BEGIN
 		EXECUTE v_command INTO v_result;
 	EXCEPTION WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS v_error = MESSAGE_TEXT, v_sqlstate = RETURNED_SQLSTATE;
 		v_result := jsonb_build_object('success', false, 'error', v_error, 'sqlstate', v_sqlstate);
 	END;
+	PERFORM @extschema@.webhook_progress_end();
 	v_ms := round(extract(epoch FROM clock_timestamp() - v_began) * 1000);
 	v_result := jsonb_build_object('durationMs', v_ms) || v_result;
 	INSERT INTO @extschema@.webhook_job_runs AS r
@@ -128,9 +130,11 @@ CREATE VIEW @extschema@.webhook_jobs AS
 				THEN date_trunc('day', r.last_started_at - interval '2 hours') + s.every + interval '2 hours'
 			ELSE r.last_started_at + s.every
 		END AS next_run_at,
-		coalesce(r.runs, 0) AS runs, coalesce(r.failures, 0) AS failures
+		coalesce(r.runs, 0) AS runs, coalesce(r.failures, 0) AS failures,
+		p.pid AS running_pid, p.started_at AS running_since, p.phase AS running_phase, p.done AS running_done
 	FROM @extschema@.webhook_job_list() j
 		CROSS JOIN LATERAL (SELECT @extschema@.webhook_setting(j.setting)::interval) AS s (every)
-		LEFT JOIN @extschema@.webhook_job_runs r ON r.job = j.job;
+		LEFT JOIN @extschema@.webhook_job_runs r ON r.job = j.job
+		LEFT JOIN @extschema@.webhook_job_progress() p ON p.job = j.job;
 COMMENT ON VIEW @extschema@.webhook_jobs IS
 	'the jobs: how often they run, how the last run went, when the worker runs them next';

@@ -25,6 +25,7 @@
 
 #include "core/compat.h"
 #include "core/shared.h"
+#include "core/wait.h"
 #include "worker/databases.h"
 
 /* How long a worker may take from its registration until it says what it found. */
@@ -400,7 +401,7 @@ wahook_launcher_main(Datum database)
 			next == DT_NOEND ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
+						 timeout, wahook_wait_event(WAHOOK_WAIT_LAUNCHER));
 		ResetLatch(MyLatch);
 		/* Not 0, after which the postmaster would not start it again. */
 		if (ShutdownRequestPending)

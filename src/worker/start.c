@@ -11,6 +11,7 @@
 
 #include "core/compat.h"
 #include "core/shared.h"
+#include "core/wait.h"
 
 #define START_TIMEOUT_MS 10000
 #define LOOK_AGAIN_MS 20
@@ -89,7 +90,7 @@ wahook_start_webhook_worker(PG_FUNCTION_ARGS)
 		if (TimestampDifferenceExceeds(began_at, GetCurrentTimestamp(), START_TIMEOUT_MS))
 			raise_not_started();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_AGAIN_MS,
-						 PG_WAIT_EXTENSION);
+						 wahook_wait_event(WAHOOK_WAIT_START));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		look = look_at_own_slot(shared, false);

@@ -18,6 +18,7 @@
 
 #include "core/compat.h"
 #include "core/shared.h"
+#include "core/wait.h"
 #include "monitor/health_settings.h"
 #include "worker/handler_process.h"
 
@@ -47,6 +48,7 @@ typedef struct Turn
 static State states[lengthof(sources)];
 static MemoryContext turn_context;
 static WaitEventSet *wait_set = NULL;
+static int nsockets; /* of them */
 static int slot_number = -1;
 static TimestampTz alive_until = DT_NOBEGIN;
 
@@ -220,6 +222,7 @@ prepare_wait(void)
 			n += sources[i]->sockets(&wanted[n], WAHOOK_MAX_SOCKETS - n, &of_source);
 		changed += of_source;
 	}
+	nsockets = n;
 	if (wait_set && changed == seen)
 		return;
 	if (wait_set)
@@ -264,7 +267,8 @@ wait_for_work(TimestampTz until)
 	int n;
 
 	prepare_wait();
-	n = WaitEventSetWait(wait_set, time_until(until), events, lengthof(events), PG_WAIT_EXTENSION);
+	n = WaitEventSetWait(wait_set, time_until(until), events, lengthof(events),
+						 wahook_wait_event(nsockets > 0 ? WAHOOK_WAIT_HTTP : WAHOOK_WAIT_WORKER));
 	MemoryContextSwitchTo(turn_context);
 	for (int i = 0; i < n; i++)
 		if (events[i].events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE))
