@@ -264,18 +264,35 @@ wahook_fit(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
 }
 
+/* Locks the agent's row in the conversation, where it has one. */
+static void
+hold_row(const char *table, const char *index, const char *what, const pg_uuid_t *id,
+		 Datum agent_type)
+{
+	wahook_RowReader rows;
+	ScanKeyData keys[2];
+	wahook_RowState state;
+
+	wahook_open_rows(&rows, table, index, RowExclusiveLock);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, agent_type);
+	keys[1].sk_collation = rows.index->rd_indcollation[1];
+	state = wahook_peek_row(&rows, keys, lengthof(keys));
+	if (state == WAHOOK_ROW_CHANGING || state == WAHOOK_ROW_ARRIVING ||
+		(state == WAHOOK_ROW_STEADY && !wahook_try_lock_row(&rows)))
+		wahook_raise_busy(what, wahook_uuid_text(id));
+	wahook_close_rows(&rows);
+}
+
 /*
- * webhook_hold_memory(uuid, uuid, text) → void: holds the conversation for its lock, and what the
- * agent remembers of it, until the transaction ends. Waits for nobody.
+ * webhook_hold_memory(uuid, uuid, text) → void: holds the conversation for its lock, what the agent
+ * remembers of it, and its session, until the transaction ends. Waits for nobody.
  */
 Datum
 wahook_hold_memory(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *id;
 	wahook_Conversation conversation;
-	wahook_RowReader rows;
-	ScanKeyData keys[2];
-	wahook_RowState state;
 
 	wahook_require_arg(fcinfo, 0, "p_conversation_id", "Pass what claim_conversations() returned.");
 	wahook_require_arg(fcinfo, 1, "p_lock_id", "Pass what claim_conversations() returned.");
@@ -284,17 +301,10 @@ wahook_hold_memory(PG_FUNCTION_ARGS)
 	id = PG_GETARG_UUID_P(0);
 	wahook_begin(fcinfo);
 	wahook_hold_conversation(id, PG_GETARG_UUID_P(1), &conversation);
-
-	wahook_open_rows(&rows, "agent_contexts", "agent_contexts_conversation_id_agent_type_key",
-					 RowExclusiveLock);
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, PG_GETARG_DATUM(2));
-	keys[1].sk_collation = rows.index->rd_indcollation[1];
-	state = wahook_peek_row(&rows, keys, lengthof(keys));
-	if (state == WAHOOK_ROW_CHANGING || state == WAHOOK_ROW_ARRIVING ||
-		(state == WAHOOK_ROW_STEADY && !wahook_try_lock_row(&rows)))
-		wahook_raise_busy("the memory of an agent in conversation", wahook_uuid_text(id));
-	wahook_close_rows(&rows);
+	hold_row("agent_contexts", "agent_contexts_conversation_id_agent_type_key",
+			 "the memory of an agent in conversation", id, PG_GETARG_DATUM(2));
+	hold_row("agent_sessions", "agent_sessions_active_key",
+			 "the session of an agent in conversation", id, PG_GETARG_DATUM(2));
 	wahook_end();
 	PG_RETURN_VOID();
 }

@@ -16,7 +16,7 @@ COMMENT ON FUNCTION @extschema@.webhook_memory_messages(jsonb) IS
 CREATE FUNCTION @extschema@.webhook_hold_memory(p_conversation_id uuid, p_lock_id uuid, p_agent_type text)
 	RETURNS void AS 'MODULE_PATHNAME', 'wahook_hold_memory' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION @extschema@.webhook_hold_memory(uuid, uuid, text) IS
-	'holds a conversation for its lock, and what an agent remembers of it, until the transaction ends; WH002 when the lock was lost, 55P03 when another transaction is changing either';
+	'holds a conversation for its lock, what an agent remembers of it, and its session, until the transaction ends; WH002 when the lock was lost, 55P03 when another transaction is changing one of them';
 
 CREATE FUNCTION @extschema@.webhook_remember(
 	p_memory jsonb, p_turn jsonb, p_known text[], p_max_messages integer, p_max_bytes integer,
