@@ -38,6 +38,13 @@ check("complete: the lock is lost", sqlstate(await failure(db.complete(claim, th
 const [again] = await db.claim(1, claim.service, 60_000);
 check("claim: what was left", again.messages.length === 1 && BigInt(again.lock_token) > BigInt(claim.lock_token));
 check("complete: the rest", await db.complete(again, again.messages[0], 5) && await db.release(again));
+const agent = db.agent(again, "waiter");
+check("agent: prompt", ((await agent.prompt([third])).messages as unknown[]).length === 1);
+check(
+  "agent: the lock is lost",
+  sqlstate(await failure(db.pool.connect().then((tx) => agent.save([third])(tx).finally(() => tx.release())))) ===
+    "WH002",
+);
 check("featureEnabled", await db.featureEnabled("no such feature", claim.user_id) === false);
 check("isStrict", await db.isStrict("default") === false && await db.isStrict("no such service") === false);
 check("checkRateLimit", (await db.checkRateLimit("15550001111", "default")).allowed);

@@ -28,6 +28,7 @@ function delivery(from, ...messages) {
 
 const body = delivery("15552223333", ["wamid.1", "A table for two"], ["wamid.2", "at eight"]);
 const otherBody = delivery("15552223334", ["wamid.3", "Hello"]);
+const agentBody = delivery("15552223335", ["wamid.4", "A table for two"]);
 const request = { headers: new Map([["x-hub-signature-256", sign(body)]]) };
 const called = new Set();
 let wrong = 0;
@@ -48,11 +49,12 @@ async function run(code) {
     "request",
     "body",
     "otherBody",
+    "agentBody",
     "sign",
     "console",
     code,
   );
-  await example({ rpc }, request, body, otherBody, sign, print);
+  await example({ rpc }, request, body, otherBody, agentBody, sign, print);
   return printed.join("");
 }
 

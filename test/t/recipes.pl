@@ -134,6 +134,32 @@ await($node, q{SELECT what = 'A table for two' FROM orders WHERE message_id = 'w
 is(stop_program($shown, 'INT'), 0, 'ends');
 unlike(slurp_file($shown->{log}), qr/wamid|table/, 'its log has neither ids nor texts');
 
+# A handler that asks a model: what was said before goes with the question, and the turn is remembered once.
+append_to_file("$tmp/model.mjs", <<'JS');
+import { createServer } from "node:http";
+createServer(async (request, response) => {
+  let body = "";
+  for await (const part of request) body += part;
+  const { messages } = JSON.parse(body);
+  if (messages.at(-1).content === "fail") return response.writeHead(500).end();
+  const content = `${messages.length}: ${messages.map(({ content }) => content).join("|")}`;
+  response.end(JSON.stringify({ model: "m", choices: [{ message: { role: "assistant", content, refusal: null } }], usage: { prompt_tokens: 7, completion_tokens: 3 } }));
+}).listen(process.env.PORT, "127.0.0.1", () => console.log("LISTENING"));
+JS
+my $model_port = PostgreSQL::Test::Cluster::get_free_port();
+my $model = start_program('model', [ "$tmp/model.mjs" ], PORT => $model_port);
+sql(q{CREATE TABLE replies (id bigint GENERATED ALWAYS AS IDENTITY, conversation_id uuid, body text); GRANT INSERT ON replies TO worker;
+	UPDATE webhook_agents SET system_prompt = 'You wait at tables.', model = 'm' WHERE agent_type = 'waiter'});
+my $asking = start_worker('asking', handler => "$tmp/agent-handler.mjs", MODEL_URL => "http://127.0.0.1:$model_port/", MODEL_KEY => 'key');
+receive('15559', [ 'wamid.ask.1', 'A table' ], [ 'wamid.ask.2', 'fail' ], [ 'wamid.ask.3', 'for two' ]);
+await($node, q{SELECT count(*) = 2 FROM replies}, 'answered');
+is(sql('SELECT string_agg(body, chr(10) ORDER BY id) FROM replies'), "2: You wait at tables.|A table\n4: You wait at tables.|A table|2: You wait at tables.|A table|for two", 'the model is told what was said before');
+is(sql(q{SELECT messages_count FROM agent_contexts WHERE agent_type = 'waiter'}), '4', 'and both turns are remembered');
+is(sql(q{SELECT count(*), sum(prompt_tokens), min(model) FROM agent_turns WHERE outcome = 'answered'}), '2|14|m', 'and counted');
+is(sql(q{SELECT error FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.ask.2'}), 'the model answered with status 500', 'a turn that fails is a dead letter');
+stop_program($asking, 'TERM');
+stop_program($model, 'KILL');
+
 # --- A service over HTTP, to which the worker delivers
 
 my $key = 'a key that both of them have, and nobody else';

@@ -2,7 +2,8 @@
 //
 // A handler that returns has processed its message. One that throws, or is not done after ten seconds, has failed: the
 // message comes again in 1, 2 and 4 minutes. The messages of a conversation come in order, one at a time.
-import type { Handler, Message } from "./wahook.ts";
+import { reply } from "./reply.ts";
+import type { Handler } from "./wahook.ts";
 
 export const handle: Handler = async (message, { signal, featureEnabled }) => {
   const text = message.message.text?.body;
@@ -18,23 +19,3 @@ export const handle: Handler = async (message, { signal, featureEnabled }) => {
   //
   //   return (tx) => tx.query("INSERT INTO orders (message_id, what) VALUES ($1, $2)", [message.whatsapp_message_id, text]);
 };
-
-/** Sends a text to whoever wrote the message, by WhatsApp's Cloud API. */
-async function reply(message: Message, body: string, signal: AbortSignal): Promise<void> {
-  const { from, from_user_id } = message.message; // a user who hides the phone number has a user id only
-  const url = Deno.env.get("GRAPH_URL") ?? "https://graph.facebook.com/v23.0";
-  const response = await fetch(`${url}/${message.metadata.phone_number_id}/messages`, {
-    method: "POST",
-    signal,
-    headers: { "Content-Type": "application/json", Authorization: `Bearer ${Deno.env.get("WHATSAPP_TOKEN")}` },
-    body: JSON.stringify({
-      messaging_product: "whatsapp",
-      ...(from ? { to: from } : { recipient: from_user_id }),
-      context: { message_id: message.whatsapp_message_id },
-      type: "text",
-      text: { body },
-    }),
-  });
-  await response.body?.cancel();
-  if (!response.ok) throw new Error(`the reply was refused with status ${response.status}`);
-}

@@ -36,10 +36,11 @@ async function processMessage(claim: Claim, message: Message): Promise<unknown> 
   const { conversation_id } = claim;
   const { correlation_id, attempt } = message;
   const featureEnabled = (flag: string) => db.featureEnabled(flag, claim.user_id);
+  const agent = (agentType: string) => db.agent(claim, agentType);
   const begin = performance.now();
   let work;
   try {
-    work = await inTime(async (signal) => await handle(message, { claim, signal, featureEnabled }));
+    work = await inTime(async (signal) => await handle(message, { claim, signal, featureEnabled, agent }));
   } catch (error) {
     log("warn", "MESSAGE_FAILED", { correlation_id, conversation_id, attempt, error: nameOf(error) });
     return error ?? new Error("thrown without a reason");

@@ -64,6 +64,19 @@ export interface Context {
   claim: Claim;
   signal: AbortSignal;
   featureEnabled(flag: string): Promise<boolean>;
+  agent(agentType: string): Agent;
+}
+
+/** A chat message, as models take and give it. */
+// deno-lint-ignore no-explicit-any
+export type ChatMessage = { role: string; content: any; [key: string]: unknown };
+
+/** What an agent remembers of the conversation, for one turn. */
+export interface Agent {
+  /** The body of the request to the model: system prompt, memory, and the new message, within the agent's budget. */
+  prompt(messages: (Message | ChatMessage)[]): Promise<Record<string, unknown>>;
+  /** Work that remembers the new message and the answer; return it, and it is done once. */
+  save(messages: (Message | ChatMessage)[], usage?: unknown): Work;
 }
 
 /** Processes a message, or throws. What it returns is done in the transaction that completes the message. */
@@ -188,6 +201,20 @@ export class Wahook {
       p_conversation_id: claim.conversation_id,
       p_lock_id: claim.lock_id,
     });
+  }
+
+  agent(claim: Claim, agentType: string): Agent {
+    const turn = { p_conversation_id: claim.conversation_id, p_agent_type: agentType };
+    return {
+      prompt: (messages) => this.#one("agent_prompt", { ...turn, p_messages: JSON.stringify(messages) }),
+      save: (messages, usage) => (tx) =>
+        this.#call(tx, "agent_save_turn", {
+          ...turn,
+          p_lock_id: claim.lock_id,
+          p_messages: JSON.stringify(messages),
+          p_usage: JSON.stringify(usage),
+        }),
+    };
   }
 
   featureEnabled(flag: string, userId: string) {
