@@ -26,9 +26,9 @@ COMMENT ON FUNCTION @extschema@.webhook_threshold(text) IS
 CREATE FUNCTION @extschema@.webhook_ago(p_seconds double precision) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$
-	SELECT CASE WHEN p_seconds < 120 THEN round(p_seconds) || ' s'
-		WHEN p_seconds < 7200 THEN round(p_seconds / 60) || ' min'
-		WHEN p_seconds < 172800 THEN round(p_seconds / 3600) || ' h'
+	SELECT CASE WHEN round(p_seconds) < 120 THEN round(p_seconds) || ' s'
+		WHEN round(p_seconds / 60) < 120 THEN round(p_seconds / 60) || ' min'
+		WHEN round(p_seconds / 3600) < 48 THEN round(p_seconds / 3600) || ' h'
 		ELSE round(p_seconds / 86400) || ' days' END
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_ago(double precision) IS 'a time for people to read';
