@@ -31,7 +31,9 @@ $primary->wait_for_catchup($standby);
 
 my $ours = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'wahook%'};
 is($standby->safe_psql('postgres', $ours), '0', 'a standby has neither launcher nor worker');
-is($standby->safe_psql('postgres', 'SELECT count(*) FROM webhook_jobs WHERE succeeded'), '4', 'but shows the jobs');
+is($standby->safe_psql('postgres', 'SELECT count(*) > 0 AND bool_and(succeeded) FROM webhook_jobs WHERE last_run_at IS NOT NULL'), 't', 'but shows the jobs');
+is($standby->safe_psql('postgres', q{SELECT h ->> 'status', h -> 'accepting', h -> 'circuits', jsonb_path_query_array(h, '$.reasons[*].reason') FROM webhook_health() h}),
+	'down|false|null|["STANDBY"]', 'its health says what it is, and nothing else is wrong with it');
 my (undef, undef, $stderr) = $standby->psql('postgres', "\\set VERBOSITY verbose\nSELECT start_webhook_worker()");
 like($stderr, qr/25006: .*standby.*HINT/s, 'nor can one be started');
 (undef, undef, $stderr) = $standby->psql('postgres', "\\set VERBOSITY verbose\nSELECT run_webhook_job('retention')");
