@@ -14,6 +14,8 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "core/compat.h"
+
 /* Tables of which places are kept, and how many of each; a power of two. */
 #define MAX_TABLES 8
 #define MAX_PLACES 8192
