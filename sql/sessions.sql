@@ -51,6 +51,8 @@ SELECT ended_at >= now() AS ended_now FROM agent_sessions WHERE conversation_id 
 UPDATE agent_sessions SET session_state = 'active' WHERE conversation_id = :'conversation_id' AND session_state = 'failed';
 SELECT ended_at FROM agent_sessions WHERE conversation_id = :'conversation_id' AND session_state = 'active';
 
+INSERT INTO agent_sessions (conversation_id, agent_type, session_state) VALUES (:'conversation_id', 'mobility', 'completed') RETURNING ended_at >= now() AS ended_now;
+
 -- By a call, or with the conversation.
 SELECT end_agent_session(:'conversation_id', 'waiter', 'failed') AS ended, end_agent_session(:'conversation_id', 'waiter') AS again;
 SELECT increment_session_metrics(:'conversation_id', 'waiter'), increment_session_metrics(:'conversation_id', 'wallet');

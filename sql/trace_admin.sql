@@ -43,6 +43,10 @@ INSERT INTO agent_turns (conversation_id, agent_type, whatsapp_message_ids, vari
 	VALUES (:'conversation_id', 'waiter', '{wamid.tr-1}', 'V', 2, 'm', 'failed', 'waiter', 3, NULL, NULL, 7000, 'private', clock_timestamp()),
 		(:'conversation_id', 'waiter', '{wamid.tr-1}', '', 2, 'm', 'answered', 'wallet', 1, 100, 20, 900, NULL, clock_timestamp() + interval '1 microsecond'),
 		(:'conversation_id', 'waiter', '{wamid.tr-other}', '', 2, 'm', 'answered', 'wallet', 1, 100, 20, 900, NULL, clock_timestamp());
+INSERT INTO webhook_agent_replies (conversation_id, service, agent_type, lock_id, whatsapp_message_ids, reply, details, calls, prompt_tokens, completion_tokens, started_at, answered_at)
+	VALUES (:'conversation_id', 'default', 'waiter', :'lock_id', '{wamid.tr-1}', 'private', '{}', 2, 100, 20, now() - interval '2 seconds', now());
+SELECT step, service, done_by, duration_ms, error, detail FROM trace_webhook_message('wamid.tr-1') WHERE step = 'reply_waiting';
+DELETE FROM webhook_agent_replies WHERE conversation_id = :'conversation_id';
 SELECT complete_webhook_messages(:'conversation_id', :'lock_id', p_processing_time_ms => 1234);
 SELECT * FROM pg_temp.steps('wamid.tr-1');
 SELECT bool_and(elapsed >= '0' AND elapsed < '1 hour'), max(duration_ms) FROM trace_webhook_message('wamid.tr-1');
@@ -141,6 +145,18 @@ BEGIN
 END
 $$;
 SELECT DISTINCT * FROM pg_temp.scans() ORDER BY 1;
+-- So it is for several messages: none reads the dead letters of others.
+CREATE FUNCTION pg_temp.pages_read(p_query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	v_plan jsonb;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) ' || p_query INTO v_plan;
+	RETURN (v_plan #>> '{0,Plan,Shared Hit Blocks}')::bigint + (v_plan #>> '{0,Plan,Shared Read Blocks}')::bigint;
+END
+$$;
+INSERT INTO webhook_dlq (payload, whatsapp_message_id) SELECT '{}', 'wamid.tr-many-' || n FROM generate_series(1, 1000) n;
+SELECT count(*) FROM trace_webhook_correlation(:'correlation_id') WHERE step = 'received';
+SELECT pg_temp.pages_read(format('SELECT * FROM trace_webhook_correlation(%L)', :'correlation_id')) < 500 AS few;
 
 DELETE FROM agent_turns WHERE conversation_id = :'conversation_id';
 DELETE FROM webhook_dlq WHERE whatsapp_message_id LIKE 'wamid.tr-%' OR id = :'entry';

@@ -118,7 +118,8 @@ DECLARE
 	v_ended bigint;
 	v_all bigint := 0;
 BEGIN
-	LOOP
+	-- What is left after that is for the next run.
+	FOR v_round IN 1 .. 10 LOOP
 		WITH looked_at AS (
 			SELECT id FROM @extschema@.agent_sessions
 			WHERE session_state = 'active' AND seen_active_at < now() - v_timeout
@@ -173,6 +174,10 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.webhook_keep_agent_session() IS
 	'trigger: a session that is counted is active then, and one that is over has an end';
+CREATE TRIGGER webhook_keep_new_agent_session
+	BEFORE INSERT ON @extschema@.agent_sessions
+	FOR EACH ROW WHEN (NEW.session_state <> 'active' AND NEW.ended_at IS NULL)
+	EXECUTE FUNCTION @extschema@.webhook_keep_agent_session();
 CREATE TRIGGER webhook_keep_agent_session
 	BEFORE UPDATE ON @extschema@.agent_sessions
 	FOR EACH ROW WHEN (NEW.session_state <> 'active' AND NEW.ended_at IS NULL

@@ -55,6 +55,13 @@ CREATE VIEW @extschema@.webhook_message_trace AS
 					AND t.created_at BETWEEN w.since AND w.until + interval '1 minute'
 					AND m.whatsapp_message_id = ANY (t.whatsapp_message_ids)
 			UNION ALL
+			SELECT r.answered_at, 3, 'reply_waiting', NULL, r.service, r.agent_type,
+				(extract(epoch FROM r.answered_at - r.started_at) * 1000)::bigint, NULL,
+				jsonb_build_object('calls', r.calls, 'prompt_tokens', r.prompt_tokens,
+					'completion_tokens', r.completion_tokens, 'taken_until', r.taken_until)
+				FROM @extschema@.webhook_agent_replies r
+				WHERE r.conversation_id = m.conversation_id AND m.whatsapp_message_id = ANY (r.whatsapp_message_ids)
+			UNION ALL
 			SELECT c.created_at, 4, 'status_changed', NULL, NULL, NULL, NULL, NULL,
 				jsonb_build_object('from', c.from_state, 'to', c.to_state, 'reason', c.transition_reason,
 					'correlation_id', c.correlation_id)
@@ -216,17 +223,20 @@ BEGIN
 	RETURN QUERY SELECT t.at, t.at - min(t.at) OVER (), t.step, t.message_id, t.whatsapp_message_id, t.attempt,
 			t.conversation_id, t.service, t.done_by, t.duration_ms, t.error, t.detail
 		FROM (WITH found AS MATERIALIZED (
-				SELECT kind, id, at, detail FROM @extschema@.webhook_find_correlation(p_correlation_id, v_since, v_until))
+				SELECT kind, id, at, detail FROM @extschema@.webhook_find_correlation(p_correlation_id, v_since, v_until)),
+			-- One by one: a join would have all dead letters compared with all messages first.
+			steps AS MATERIALIZED (
+				SELECT m.* FROM found f CROSS JOIN LATERAL (SELECT * FROM @extschema@.webhook_message_trace t
+					WHERE t.message_id = f.id OFFSET 0) m
+				WHERE f.kind = 'message')
 			SELECT m.at, m.place, m.step, m.message_id, m.whatsapp_message_id, m.attempt, m.conversation_id, m.service,
 					m.done_by, m.duration_ms, m.error, m.detail
-				FROM found f JOIN @extschema@.webhook_message_trace m ON m.message_id = f.id
-				WHERE f.kind = 'message' AND m.step <> 'status_changed'
+				FROM steps m WHERE m.step <> 'status_changed'
 			UNION ALL
 			-- Of the conversations that its messages are in, once each.
 			SELECT DISTINCT m.at, m.place, m.step, NULL::uuid, NULL, NULL::integer, m.conversation_id, NULL, NULL,
 					NULL::bigint, NULL, m.detail
-				FROM found f JOIN @extschema@.webhook_message_trace m ON m.message_id = f.id
-				WHERE f.kind = 'message' AND m.step = 'status_changed'
+				FROM steps m WHERE m.step = 'status_changed'
 			UNION
 			SELECT f.at, CASE f.kind WHEN 'status_changed' THEN 4 ELSE 0 END, f.kind, NULL, NULL, NULL,
 					CASE f.kind WHEN 'status_changed' THEN f.id END, NULL, NULL, NULL, NULL,

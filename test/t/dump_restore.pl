@@ -54,6 +54,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO agent_contexts (conversation_id, agent_type) SELECT id, 'waiter' FROM webhook_conversations;
 	SELECT increment_session_metrics(id, 'mine') FROM webhook_conversations;
 	INSERT INTO agent_turns (conversation_id, agent_type, variant, version, outcome) SELECT conversation_id, agent_type, variant, version, 'answered' FROM agent_sessions;
+	INSERT INTO webhook_agent_replies (conversation_id, service, agent_type, whatsapp_message_ids, reply, details, calls, prompt_tokens, completion_tokens, started_at)
+		SELECT id, 'mine', 'mine', '{wamid.1}', 'hello', '{}', 1, 10, 2, now() FROM webhook_conversations;
 	INSERT INTO wa_workflow_recovery (conversation_id, workflow_type, recovery_action) VALUES ('1', 'x', 'y');
 	INSERT INTO user_sessions (phone_number) VALUES ('1');
 	INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at) SELECT id, 1, 'failed', now() FROM processed_webhook_messages;
