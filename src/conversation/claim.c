@@ -266,7 +266,7 @@ wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result)
 {
 	wahook_Claim claim;
 
-	wahook_begin_claim(&claim, request, result);
+	wahook_begin_claim(&claim, request, AccessShareLock, result);
 	if (choose_services(&claim))
 	{
 		claim_from_leases(&claim, false);
@@ -284,7 +284,7 @@ wahook_claim_these(const wahook_ClaimRequest *request, const wahook_ClaimTarget 
 {
 	wahook_Claim claim;
 
-	wahook_begin_claim(&claim, request, result);
+	wahook_begin_claim(&claim, request, RowExclusiveLock, result);
 	claim.queued_for = received_at;
 	for (int i = 0; i < n; i++)
 	{

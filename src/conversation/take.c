@@ -347,7 +347,8 @@ wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, const char *service, pg
 }
 
 void
-wahook_begin_claim(wahook_Claim *claim, const wahook_ClaimRequest *request, ReturnSetInfo *result)
+wahook_begin_claim(wahook_Claim *claim, const wahook_ClaimRequest *request, LOCKMODE messages_lock,
+				   ReturnSetInfo *result)
 {
 	CommandCounterIncrement();
 	memset(claim, 0, offsetof(wahook_Claim, leased));
@@ -359,7 +360,7 @@ wahook_begin_claim(wahook_Claim *claim, const wahook_ClaimRequest *request, Retu
 	claim->queued_for = DT_NOBEGIN;
 	wahook_open_store(&claim->store);
 	wahook_open_rows(&claim->messages, "processed_webhook_messages",
-					 "processed_webhook_messages_pkey", AccessShareLock);
+					 "processed_webhook_messages_pkey", messages_lock);
 }
 
 void

@@ -37,8 +37,9 @@ typedef enum wahook_Look
 	WAHOOK_BUSY   /* somebody is changing it */
 } wahook_Look;
 
+/* messages_lock: of the table of messages; one that the transaction has already costs less. */
 extern void wahook_begin_claim(wahook_Claim *claim, const wahook_ClaimRequest *request,
-							   ReturnSetInfo *result);
+							   LOCKMODE messages_lock, ReturnSetInfo *result);
 
 /*
  * Looks at a conversation, and claims it where it is free and has messages for the service:

@@ -68,14 +68,15 @@ open_table(wahook_Table *table, const wahook_Table *other, const char *name, con
 	InitResultRelInfo(table->info, table->rows.heap, 0, NULL, 0);
 	table->estate->es_opened_result_relations =
 		lappend(table->estate->es_opened_result_relations, table->info);
-	wahook_init_epq(&table->epq, table->estate);
-	table->new_row = MakeSingleTupleTableSlot(RelationGetDescr(table->rows.heap), &TTSOpsHeapTuple);
+	table->new_row = NULL;
 	triggers = table->rows.heap->trigdesc;
 	constraints = RelationGetDescr(table->rows.heap)->constr;
 	table->update_by_executor =
 		has_update_triggers(triggers) || (constraints && constraints->has_generated_stored);
 	table->delete_by_executor =
 		triggers && (triggers->trig_delete_before_row || triggers->trig_delete_after_row);
+	if (table->update_by_executor || table->delete_by_executor)
+		wahook_init_epq(&table->epq, table->estate);
 	table->added = NULL;
 	table->nadded = 0;
 	table->defaults = NULL;
@@ -133,11 +134,24 @@ enter_executor(wahook_Table *table)
 	return MemoryContextSwitchTo(table->estate->es_query_cxt);
 }
 
+/* The same, with a slot for the row that is written. */
+static MemoryContext
+enter_to_write(wahook_Table *table)
+{
+	MemoryContext caller = enter_executor(table);
+
+	if (table->new_row == NULL)
+		table->new_row =
+			MakeSingleTupleTableSlot(RelationGetDescr(table->rows.heap), &TTSOpsHeapTuple);
+	return caller;
+}
+
 static void
 leave_executor(wahook_Table *table, MemoryContext caller)
 {
 	MemoryContextSwitchTo(caller);
-	ExecClearTuple(table->new_row);
+	if (table->new_row != NULL)
+		ExecClearTuple(table->new_row);
 	ResetPerTupleExprContext(table->estate);
 }
 
@@ -183,7 +197,7 @@ form_row(wahook_Table *table, TupleTableSlot *slot, const Datum *values, const b
 void
 wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
 {
-	MemoryContext caller = enter_executor(table);
+	MemoryContext caller = enter_to_write(table);
 
 	open_indexes(table);
 	form_row(table, table->new_row, values, nulls, n);
@@ -242,7 +256,7 @@ bool
 wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
 {
 	const TriggerDesc *triggers = table->rows.heap->trigdesc;
-	MemoryContext caller = enter_executor(table);
+	MemoryContext caller = enter_to_write(table);
 	bool inserted = false;
 
 	open_indexes(table);
@@ -344,7 +358,7 @@ bool
 wahook_update_locked_row(wahook_Table *table, const Datum *values, const bool *nulls,
 						 const bool *replace)
 {
-	MemoryContext caller = enter_executor(table);
+	MemoryContext caller = enter_to_write(table);
 	HeapTuple old = ExecFetchSlotHeapTuple(table->rows.slot, false, NULL);
 	HeapTuple tuple =
 		heap_modify_tuple(old, RelationGetDescr(table->rows.heap), unconstify(Datum *, values),
@@ -437,8 +451,10 @@ wahook_close_table(wahook_Table *table)
 	for (int i = 0; table->added && i < WAHOOK_MAX_ADDED && table->added[i]; i++)
 		ExecDropSingleTupleTableSlot(table->added[i]);
 	AfterTriggerEndQuery(estate);
-	EvalPlanQualEnd(&table->epq);
-	ExecDropSingleTupleTableSlot(table->new_row);
+	if (table->update_by_executor || table->delete_by_executor)
+		EvalPlanQualEnd(&table->epq);
+	if (table->new_row != NULL)
+		ExecDropSingleTupleTableSlot(table->new_row);
 	close_indexes(table->info);
 	if (table->owns_estate)
 	{
