@@ -26,12 +26,13 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 	src/agent/chat.sql src/agent/memory.sql src/agent/changes.sql src/agent/turns.sql src/agent/call.sql \
 	src/monitor/rollup.sql src/monitor/views.sql src/monitor/metrics.sql src/monitor/retention.sql src/monitor/erase.sql src/monitor/agents.sql src/monitor/trace.sql src/monitor/session_cleanup.sql \
 	src/worker/jobs.sql src/worker/worker_state.sql src/monitor/health.sql src/monitor/webhook_health.sql src/monitor/alerts.sql \
+	src/monitor/dashboard_html.sql src/monitor/dashboard_data.sql src/monitor/dashboard.sql \
 	src/worker/cron.sql src/worker/start.sql src/worker/http.sql \
 	src/upgrade/import.sql src/upgrade/import_dead_letters.sql \
 	src/core/grants.sql src/core/finish.sql
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
-REGRESS = install monitor rollup health alerts contract seeds seeds_admin sessions agents_admin rate_limit circuits circuits_admin retention trace_admin \
+REGRESS = install monitor rollup dashboard_admin health alerts contract seeds seeds_admin sessions agents_admin rate_limit circuits circuits_admin retention trace_admin \
 	signature signature_admin receive fixtures lock claim claim_admin places_admin conversation message_json \
 	conversation_state dead_letters dead_letters_admin tokens token_counter_admin truncate handlers_admin services routes flags order intake_limit import extended http agent_memory_admin
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.

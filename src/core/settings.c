@@ -85,8 +85,8 @@ static Retention retentions[] = {
 	 3600, 0},
 	{"wahook.alert_retention", "How long alerts are kept after they were resolved.", 90 * DAY_S,
 	 DAY_S, 0},
-	{"wahook.rollup_retention", "How long the sums of each hour are kept.", 90 * DAY_S, 2 * DAY_S,
-	 0},
+	{"wahook.rollup_retention", "How long the sums of each hour and samples of the queue are kept.",
+	 90 * DAY_S, 2 * DAY_S, 0},
 	{"wahook.workflow_retention", "How long finished workflow recovery steps are kept.", 30 * DAY_S,
 	 DAY_S, 0},
 };

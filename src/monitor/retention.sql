@@ -52,6 +52,7 @@ CREATE FUNCTION @extschema@.webhook_retention_rules()
 		('webhook_agent_versions', 'agent_version_retention', 'replaced_at < $1', 'replaced_at', false),
 		('webhook_alerts', 'alert_retention',
 			'state = ''resolved'' AND started_at < $1 AND resolved_at < $1', 'started_at', false),
+		('webhook_depth_samples', 'rollup_retention', 'sampled_at < $1', 'sampled_at', false),
 		('webhook_message_sums', 'rollup_retention', 'width = interval ''1 hour'' AND starts_at < $1', 'starts_at', false),
 		('wa_workflow_recovery', 'workflow_retention',
 			'status IN (''completed'', ''failed'') AND created_at < $1 AND coalesce(completed_at, created_at) < $1',

@@ -383,6 +383,7 @@ BEGIN
 	v_more := @extschema@.webhook_count_history(c_history_batch);
 	DELETE FROM @extschema@.webhook_message_sums
 		WHERE width = interval '5 minutes' AND starts_at < now() - interval '26 hours';
+	PERFORM @extschema@.webhook_sample_depth();
 	-- more: the worker runs the job again at once.
 	RETURN jsonb_build_object('success', true, 'counted', v_counted, 'more', v_more);
 END

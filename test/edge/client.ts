@@ -50,6 +50,8 @@ check("isStrict", await db.isStrict("default") === false && await db.isStrict("n
 check("checkRateLimit", (await db.checkRateLimit("15550001111", "default")).allowed);
 check("alerts", Array.isArray(await db.alerts()));
 check("stats", (await db.stats(1)).every(({ value }) => typeof value === "number"));
+check("health", ["ok", "degraded", "down"].includes((await db.health()).status));
+check("dashboard", (await db.dashboard()).startsWith("<!DOCTYPE html>"));
 check("metrics", /^wahook_info\{/m.test(await db.metrics()));
 check("view", (await db.view("webhook_dlq_summary")).length > 0);
 await db.close();

@@ -74,6 +74,7 @@ $node->safe_psql('postgres', q{
 	INSERT INTO webhook_message_sums (width, starts_at, times, counts) VALUES ('1 hour', '2000-01-01', '{1,2}', '{3,4}');
 	INSERT INTO webhook_conversation_sums VALUES ('active', now(), ARRAY[now()], '{1}', '{0.5}', '{2}', '{3}', '{4}');
 	INSERT INTO webhook_rollup_state DEFAULT VALUES;
+	INSERT INTO webhook_depth_samples VALUES (now(), 1, 2, 3);
 	SELECT check_rate_limit('1', 'x')});
 
 my @tables = split /\n/, $node->safe_psql('postgres', q{

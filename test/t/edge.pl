@@ -31,7 +31,7 @@ GRANT INSERT ON work TO bot;
 SQL
 my $function = Edge->new(bot => 'bot.ts', DATABASE_URL => 'postgres://bot@127.0.0.1:' . $node->port . '/postgres',
 	WAHOOK_TIMEOUT_MS => 600_000, WAHOOK_SIGNING_SECRET => 'whsec_' . encode_base64($signing_key, ''), WAHOOK_BEARER_TOKEN => 'bearer-of-good-news',
-	WAHOOK_METRICS_TOKEN => 'of-numbers');
+	WAHOOK_METRICS_TOKEN => 'of-numbers', WAHOOK_DASHBOARD_TOKEN => 'of-charts');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 sub sign { return 'sha256=' . Digest::SHA::hmac_sha256_hex($_[0], $secret) }
@@ -77,7 +77,7 @@ my $refused = send_text('wamid.restart', '15550002', 'still there?');
 is($refused->{status}, 503, 'no server: 503');
 is($refused->{headers}{'retry-after'}, 5, 'and when to come again');
 is($function->get($_, Authorization => 'Bearer of-numbers')->{status}, 503, "$_ says so, too") for qw(/health /metrics /webhook?hub.mode=subscribe);
-is(json($function->get('/health'))->{status}, 'unhealthy', 'in a word');
+is(json($function->get('/health'))->{status}, 'down', 'in a word');
 $node->start;
 is(send_text('wamid.restart', '15550002', 'still there?')->{status}, 200, 'the server is back: the function goes on');
 await($node, q{SELECT count(*) = 1 FROM work WHERE message_id = 'wamid.restart'}, 'and processes messages');
@@ -286,8 +286,8 @@ unlike(slurp_file($function->{log}), qr/wamid|1555000\d|succeed/, 'none with a m
 $function->start;
 
 my $health = json($function->get('/health'));
-like($health->{status}, qr/^(healthy|degraded)$/, '/health');
-is_deeply([ map { join ' ', sort keys %$_ } @{ $health->{alerts} } ], [ ('alert_type message severity') x @{ $health->{alerts} } ],
+like($health->{status}, qr/^(ok|degraded)$/, '/health');
+is_deeply([ map { join ' ', sort keys %$_ } @{ $health->{reasons} } ], [ ('message reason severity') x @{ $health->{reasons} } ],
 	'alerts go without ids');
 my @bearer = (Authorization => 'Bearer of-numbers');
 my $text = $function->get('/metrics', @bearer);
@@ -296,6 +296,20 @@ is($text->{content} =~ s/(oldest|age)_seconds .*/$1_seconds/gr, sql('SELECT webh
 	'says what the database says');
 is($function->get('/metrics', %$_)->{status}, 401, 'not to everybody')
 	for {}, { Authorization => 'Bearer of-number' }, { Authorization => 'of-numbers' }, { Authorization => 'Bearer ' };
+
+my @page = (Authorization => 'Bearer of-charts');
+my $page = $function->get('/dashboard', @page);
+is("$page->{status} $page->{headers}{'content-type'} $page->{headers}{'cache-control'}", '200 text/html; charset=utf-8 no-store', '/dashboard');
+like($page->{headers}{'content-security-policy'}, qr/default-src 'none'/, 'may run nothing, and load nothing');
+like($page->{content}, qr{^<!DOCTYPE html>.*<h1>wahook in postgres</h1>.*</html>$}s, 'is the page');
+unlike($page->{content}, qr/1555000|wamid|succeed/, 'without phone numbers, ids and texts');
+is($function->get('/dashboard', Authorization => 'Basic ' . encode_base64('anybody:of-charts', ''))->{status}, 200, 'also by a password, as browsers ask for it');
+for ({}, { Authorization => 'Bearer of-numbers' }, { Authorization => 'Bearer of-chart' }, { Authorization => 'Basic ' . encode_base64('of-charts:x', '') },
+	{ Authorization => 'Basic ' . encode_base64("x:\xc3\xbc", '') }, { Authorization => 'Basic' })
+{
+	my $answer = $function->get('/dashboard', %$_);
+	is("$answer->{status} $answer->{headers}{'www-authenticate'}", '401 Basic realm="wahook", charset="UTF-8"', 'not to everybody');
+}
 
 is($function->stop('INT'), 0, 'the end');
 
@@ -306,7 +320,7 @@ system('cp', Edge::root() . '/test/edge/client.ts', $function->{dir}) == 0 or di
 my $answers = '';
 IPC::Run::run([ Edge::deno(), 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', "$function->{dir}/client.ts",
 	$function->{env}{DATABASE_URL}, $calls, sign($calls) ], '>', \$answers, '2>&1');
-is((() = $answers =~ /^ok /mg), 23, 'each call of the client');
+is((() = $answers =~ /^ok /mg), 25, 'each call of the client');
 unlike($answers, qr/^(?!ok )/m, 'does what it says');
 is(sql(q{SELECT count(*) FROM work WHERE message_id = 'twice'}), '0', 'work on a message that was completed before is undone');
 
@@ -373,7 +387,7 @@ is_deeply([ map { $_->{text}{body} } @sent ], [ 'You said: Hello!', 'friend said
 is_deeply([ @{ $sent[0] }{qw(path authorization to type context)} ],
 	[ '/1001/messages', 'Bearer token-of-the-business', '15550010', 'text', { message_id => 'wamid.new1' } ],
 	'from the number that was written to, to who wrote, as a reply');
-is($function->get('/metrics', Authorization => 'Bearer ')->{status}, 404, 'without a token of its own /metrics is not there');
+is($function->get("/$_", Authorization => 'Bearer ')->{status}, 404, "without a token of its own /$_ is not there") for qw(metrics dashboard);
 is($function->stop('TERM'), 0, 'the bot ends');
 for my $run ($graph, $pooler)
 {

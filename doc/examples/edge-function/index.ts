@@ -3,6 +3,7 @@
 // letters are the database's. A line of the log is a JSON object, without payloads, phone numbers and message ids
 // (which contain phone numbers).
 import { handle } from "./bot.ts";
+import { dashboard } from "./dashboard.ts";
 import { nameOf, rawBody, Refusal, statusOf } from "./http.ts";
 import { health, metrics } from "./metrics.ts";
 import { verify } from "./standard_webhooks.ts";
@@ -159,6 +160,7 @@ function route(request: Request, correlationId: string): Promise<Response> {
   const get = request.method === "GET";
   if (get && path === "health") return health(db);
   if (get && path === "metrics") return metrics(db, request, env.WAHOOK_METRICS_TOKEN);
+  if (get && path === "dashboard") return dashboard(db, request, env.WAHOOK_DASHBOARD_TOKEN);
   if (path !== "webhook") throw new Refusal(404, "not found");
   if (get) return handshake(url);
   if (request.method !== "POST") throw new Refusal(405, "method not allowed");

@@ -44,6 +44,14 @@ export interface Receipt {
   correlation_id: string;
 }
 
+export type Health = {
+  status: "ok" | "degraded" | "down";
+  reasons: { reason: string; severity: string; message: string }[];
+  queue: Record<string, unknown>;
+  dead_letters: Record<string, unknown>;
+  worker: Record<string, unknown>;
+};
+
 export type Alert = {
   alert_type: string;
   severity: string;
@@ -247,9 +255,20 @@ export class Wahook {
     return rows.map((row) => ({ ...row, value: Number(row.value) }));
   }
 
+  /** Without the details, as well. */
+  async health(): Promise<Health> {
+    const { reasons, ...rest } = await this.#one<Health>("webhook_health", {});
+    return { ...rest, reasons: reasons.map(({ reason, severity, message }) => ({ reason, severity, message })) };
+  }
+
   /** All metrics, as text for Prometheus. */
   metrics() {
     return this.#one<string>("webhook_metrics_prometheus", {});
+  }
+
+  /** An HTML page about the last 24 hours. */
+  dashboard(): Promise<string> {
+    return this.#one<string>("webhook_dashboard", {});
   }
 
   /** All rows of a monitoring view: webhook_conversation_health, webhook_dlq_summary, ... */
