@@ -37,7 +37,7 @@ COMMENT ON TABLE @extschema@.webhook_agents IS 'the agent types; add your own as
 COMMENT ON COLUMN @extschema@.webhook_agents.context_budget IS
 	'how many tokens the system prompt and what is remembered may take in a request';
 COMMENT ON COLUMN @extschema@.webhook_agents.max_context_messages IS
-	'how many messages at most are sent of what is remembered';
+	'how many messages at most are remembered of a conversation, and sent';
 COMMENT ON COLUMN @extschema@.webhook_agents.endpoint IS
 	'the URL of its chat completions, for example https://api.example.com/v1/chat/completions';
 COMMENT ON COLUMN @extschema@.webhook_agents.api_key_from IS

@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 
 #include "core/columns.h"
 #include "core/plan.h"
@@ -21,34 +22,47 @@ static wahook_Plan erased_plan =
 	 1,
 	 {BYTEAARRAYOID}};
 
+/* Looks them up; the places of those that were erased are results of the plan. */
+static uint64
+look_up(wahook_Outcome *const *messages, int n)
+{
+	wahook_Column hashes;
+	Datum values[1];
+
+	wahook_start_column(&hashes, BYTEAOID, n);
+	for (int i = 0; i < n; i++)
+	{
+		Datum id = CStringGetTextDatum(messages[i]->update->id);
+
+		wahook_add_value(&hashes, DirectFunctionCall1(sha256_bytea, id), false);
+	}
+	values[0] = wahook_finish_column(&hashes);
+	return wahook_execute(&erased_plan, values, NULL);
+}
+
+static wahook_Outcome *
+found(wahook_Outcome *const *messages, uint64 row)
+{
+	bool isnull;
+
+	return messages[DatumGetInt32(wahook_result(row, 1, &isnull)) - 1];
+}
+
 int
 wahook_set_erased_apart(wahook_Outcome **messages, int n)
 {
 	wahook_Outcome **erased;
-	wahook_Column hashes;
-	Datum values[1];
-	uint64 found;
+	uint64 rows;
 	int nleft = 0;
 	int nerased = 0;
 
 	if (!wahook_config()->has_erased)
 		return n;
-	wahook_start_column(&hashes, BYTEAOID, n);
-	for (int i = 0; i < n; i++)
-		wahook_add_value(&hashes,
-						 DirectFunctionCall1(sha256_bytea,
-											 CStringGetTextDatum(messages[i]->update->id)),
-						 false);
-	values[0] = wahook_finish_column(&hashes);
-	found = wahook_execute(&erased_plan, values, NULL);
-	if (found == 0)
+	rows = look_up(messages, n);
+	if (rows == 0)
 		return n;
-	for (uint64 i = 0; i < found; i++)
-	{
-		bool isnull;
-
-		messages[DatumGetInt32(wahook_result(i, 1, &isnull)) - 1]->outcome = "duplicate";
-	}
+	for (uint64 i = 0; i < rows; i++)
+		found(messages, i)->outcome = "duplicate";
 	erased = palloc_array(wahook_Outcome *, n);
 	for (int i = 0; i < n; i++)
 	{
@@ -59,4 +73,22 @@ wahook_set_erased_apart(wahook_Outcome **messages, int n)
 	}
 	memcpy(&messages[nleft], erased, sizeof(wahook_Outcome *) * nerased);
 	return nleft;
+}
+
+void
+wahook_refuse_erased(wahook_Outcome *const *messages, int n)
+{
+	uint64 rows;
+
+	AcceptInvalidationMessages();
+	if (!wahook_config()->has_erased)
+		return;
+	rows = look_up(messages, n);
+	for (uint64 i = 0; i < rows; i++)
+		if (found(messages, i)->accepted)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a message of the delivery has just been erased with its sender"),
+					 errdetail("erase_webhook_user() committed while this call waited for it."),
+					 errhint("Deliver it again: now it is known.")));
 }

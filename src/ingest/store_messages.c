@@ -386,6 +386,7 @@ wahook_store_messages(wahook_Intake *intake)
 	{
 		wahook_route_messages(messages, nnew);
 		accept(intake, messages, nnew);
+		wahook_refuse_erased(messages, nnew);
 		wahook_limit_intake(intake, messages, nnew);
 		wahook_clear_states(messages, nnew);
 		enqueue(intake, messages, nnew);

@@ -107,6 +107,7 @@ CREATE FUNCTION @extschema@.erase_webhook_user(p_user_id text) RETURNS jsonb
 	AS $$
 DECLARE
 	v_names text[];
+	v_patterns text[]; -- of LIKE: whatever may mention one of them, found fast
 	v_conversations uuid[];
 	v_messages uuid[];
 	v_wamids text[];
@@ -122,6 +123,8 @@ BEGIN
 	END IF;
 	SELECT n.names, n.conversations INTO v_names, v_conversations FROM @extschema@.webhook_names_of_user(btrim(p_user_id)) n;
 
+	v_patterns := ARRAY(SELECT '%' || regexp_replace(name, '([\\%_])', '\\\1', 'g') || '%' FROM unnest(v_names) name);
+
 	-- First what all calls lock first. The agents' tables follow by their foreign keys, so they are counted here.
 	PERFORM FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations) ORDER BY id FOR UPDATE;
 	FOR v_table IN SELECT unnest('{webhook_agent_replies,agent_turns,agent_contexts,agent_sessions,webhook_message_changes,conversation_state_transitions,webhook_inbox,webhook_conversation_queue,webhook_leases,webhook_identities}'::text[]) AS name LOOP
@@ -136,8 +139,7 @@ BEGIN
 	WITH gone AS (
 		DELETE FROM @extschema@.processed_webhook_messages p
 		WHERE p.conversation_id = ANY (v_conversations)
-			OR (EXISTS (SELECT FROM unnest(v_names) name WHERE position(name IN p.payload::text) > 0)
-				AND @extschema@.webhook_sent_by(p.payload, v_names))
+			OR (p.payload::text LIKE ANY (v_patterns) AND @extschema@.webhook_sent_by(p.payload, v_names))
 		RETURNING p.id, p.whatsapp_message_id)
 	SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(whatsapp_message_id), '{}') INTO v_messages, v_wamids FROM gone;
 	v_counts := v_counts || jsonb_build_object('processed_webhook_messages', cardinality(v_messages));
@@ -145,8 +147,7 @@ BEGIN
 		DELETE FROM @extschema@.webhook_dlq d
 		WHERE d.conversation_id = ANY (v_conversations) OR d.whatsapp_message_id = ANY (v_wamids)
 			OR regexp_replace(d.from_number, '[^0-9]', '', 'g') = ANY (v_names) OR d.from_number = ANY (v_names)
-			OR (EXISTS (SELECT FROM unnest(v_names) name WHERE position(name IN d.payload::text) > 0)
-				AND @extschema@.webhook_sent_by(d.payload, v_names))
+			OR (d.payload::text LIKE ANY (v_patterns) AND @extschema@.webhook_sent_by(d.payload, v_names))
 		RETURNING d.id, d.whatsapp_message_id)
 	SELECT coalesce(array_agg(id), '{}'), v_wamids || coalesce(array_agg(whatsapp_message_id) FILTER (WHERE whatsapp_message_id IS NOT NULL), '{}')
 		INTO v_entries, v_wamids FROM gone;
@@ -159,7 +160,7 @@ BEGIN
 	v_counts := v_counts || jsonb_build_object('webhook_delivery_attempts', v_rows);
 
 	DELETE FROM @extschema@.webhook_message_statuses s
-		WHERE s.recipient = ANY (v_names) OR @extschema@.webhook_mentions(s.payload::text, v_names);
+		WHERE s.recipient = ANY (v_names) OR (s.payload::text LIKE ANY (v_patterns) AND @extschema@.webhook_mentions(s.payload::text, v_names));
 	GET DIAGNOSTICS v_rows = ROW_COUNT;
 	v_counts := v_counts || jsonb_build_object('webhook_message_statuses', v_rows);
 	DELETE FROM @extschema@.webhook_identities WHERE identity = ANY (v_names);
@@ -179,11 +180,11 @@ BEGIN
 
 	-- These are known again by their hash, and need no content for that.
 	UPDATE @extschema@.webhook_notices SET payload = '{"erased": true}'
-		WHERE @extschema@.webhook_mentions(payload::text, v_names);
+		WHERE payload::text LIKE ANY (v_patterns) AND @extschema@.webhook_mentions(payload::text, v_names);
 	GET DIAGNOSTICS v_rows = ROW_COUNT;
 	v_counts := v_counts || jsonb_build_object('webhook_notices', v_rows);
 	UPDATE @extschema@.webhook_quarantine SET body = ''
-		WHERE @extschema@.webhook_mentions(body, v_names);
+		WHERE body LIKE ANY (v_patterns) AND @extschema@.webhook_mentions(body, v_names);
 	GET DIAGNOSTICS v_rows = ROW_COUNT;
 	v_counts := v_counts || jsonb_build_object('webhook_quarantine', v_rows);
 
@@ -200,7 +201,7 @@ BEGIN
 	FOR v_table IN
 		SELECT c.relname AS name,
 			string_agg(format('%1$I = @extschema@.webhook_without_names(%1$I::text, $1)::%2$s', a.attname, a.atttypid::regtype), ', ') AS changes,
-			string_agg(format('@extschema@.webhook_mentions(%I::text, $1)', a.attname), ' OR ') AS mentions
+			string_agg(format('(%1$I::text LIKE ANY ($2) AND @extschema@.webhook_mentions(%1$I::text, $1))', a.attname), ' OR ') AS mentions
 		FROM pg_extension e
 			JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
 			JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -211,10 +212,10 @@ BEGIN
 				'webhook_agent_secrets', 'webhook_agent_variants', 'webhook_agent_versions', 'webhook_rate_limit_buckets', 'webhook_rate_limits', 'webhook_circuits')
 			-- Keys, and words of a list.
 			AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'c') AND a.attnum = ANY (k.conkey))
-			AND a.attname NOT IN ('whatsapp_message_id', 'kind', 'service', 'agent_type')
+			AND a.attname NOT IN ('whatsapp_message_id', 'phone_number_id', 'entry_id', 'kind', 'service', 'agent_type')
 		GROUP BY c.relname
 	LOOP
-		EXECUTE format('UPDATE @extschema@.%I SET %s WHERE %s', v_table.name, v_table.changes, v_table.mentions) USING v_names;
+		EXECUTE format('UPDATE @extschema@.%I SET %s WHERE %s', v_table.name, v_table.changes, v_table.mentions) USING v_names, v_patterns;
 		GET DIAGNOSTICS v_rows = ROW_COUNT;
 		IF v_rows > 0 THEN
 			v_counts := v_counts || jsonb_build_object('mentions', coalesce((v_counts ->> 'mentions')::bigint, 0) + v_rows);
