@@ -55,7 +55,7 @@ INSERT INTO webhook_agents (agent_type, system_prompt) VALUES ('wallet', 'mine')
 INSERT INTO webhook_agent_variants (agent_type, variant) VALUES ('mobility', 'V');
 SELECT agent_type, variant, version, system_prompt, from_extension, replaced_at IS NULL AS current
 	FROM webhook_agent_versions WHERE agent_type IN ('wallet', 'mobility') ORDER BY 1, 2, 3;
-SELECT agent_type, from_extension FROM webhook_agents WHERE agent_type IN ('wallet', 'mobility');
+SELECT agent_type, from_extension FROM webhook_agents WHERE agent_type IN ('wallet', 'mobility') ORDER BY 1;
 -- Retention takes what was replaced long ago.
 UPDATE webhook_agent_versions SET replaced_at = now() - interval '2 years' WHERE replaced_at IS NOT NULL AND agent_type = 'ag';
 SELECT apply_webhook_retention() -> 'webhook_agent_versions' > '5' AS deleted;

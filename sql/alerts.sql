@@ -117,6 +117,8 @@ SET wahook.alert_secret = 'whsec_c2VjcmV0';
 SHOW wahook.alert_url;
 SHOW wahook.alert_secret;
 SELECT count(*) FROM pg_settings WHERE name IN ('wahook.alert_url', 'wahook.alert_secret');
+\set VERBOSITY sqlstate
 SET wahook.alert_interval = -1;
+\set VERBOSITY default
 RESET wahook.alert_url;
 RESET wahook.alert_secret;

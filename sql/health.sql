@@ -129,7 +129,9 @@ SET LOCAL wahook.health_dead_letters = -1;
 SELECT * FROM alerts;
 SET LOCAL wahook.health_stuck = -2;
 ROLLBACK;
+\set VERBOSITY sqlstate
 SET wahook.health_window = 0;
+\set VERBOSITY default
 
 -- The same conversations as in the view. One that is inserted with a lock counts, and the cleanup finds it.
 BEGIN;
