@@ -135,3 +135,17 @@ SELECT sum(count) FROM by_status();
 UPDATE webhook_job_runs SET last_started_at = now() - interval '16 minutes' WHERE job = 'rollup';
 SELECT status, count FROM by_status() ORDER BY 1;
 ROLLBACK;
+
+-- What is completed by wahook's own calls is found as well, when it came before the last count.
+BEGIN;
+DELETE FROM webhook_rollup_state;
+SELECT outcome FROM receive_webhook('{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages","value":{"messaging_product":"whatsapp","metadata":{"phone_number_id":"rollup"},"contacts":[{"wa_id":"15550199","profile":{"name":"A"}}],"messages":[{"id":"wamid.rollup-late","from":"15550199","timestamp":"1760000000","type":"text","text":{"body":"a"}},{"id":"wamid.rollup-failed","from":"15550199","timestamp":"1760000000","type":"text","text":{"body":"b"}}]}}]}]}');
+INSERT INTO webhook_rollup_state (counted_until) VALUES (clock_timestamp());
+SELECT count(*) FROM webhook_rollup_state, webhook_messages_known(counted_until, 'infinity');
+SELECT conversation_id, lock_id, jsonb_array_length(messages) AS messages FROM claim_conversations(1) \gset
+SELECT :messages AS messages, complete_webhook_messages(:'conversation_id', :'lock_id', '{wamid.rollup-late}', 42, false) AS completed,
+	(fail_webhook_message(:'conversation_id', :'lock_id', 'wamid.rollup-failed', 'no')).resolution_status;
+SELECT processing_time_ms FROM webhook_rollup_state, webhook_messages_known(counted_until, 'infinity');
+SELECT mark_message_processed('wamid.rollup-failed', true);
+SELECT processing_time_ms FROM webhook_rollup_state, webhook_messages_known(counted_until, 'infinity') ORDER BY 1;
+ROLLBACK;
