@@ -84,7 +84,10 @@ INSERT INTO user_sessions (phone_number, context) VALUES ('250788100001', '{"fro
 
 CREATE VIEW imported_rows AS
 	SELECT table_name, imported, skipped, rows_after - rows_before = imported AS adds_up FROM wahook_import('gen1') ORDER BY 1;
+INSERT INTO webhook_rollup_state (counted_until) VALUES (now()) ON CONFLICT DO NOTHING;
 SELECT * FROM imported_rows;
+-- The sums have to be made anew.
+SELECT count(*) FROM webhook_rollup_state;
 
 -- The newest active conversation is found; no lock came along.
 SELECT identity, kind, substring(conversation_id::text FROM '^0{8}.*(....)$') FROM webhook_identities WHERE identity ~ '788100|RW.1000' ORDER BY 1;

@@ -351,10 +351,6 @@ DECLARE
 BEGIN
 	INSERT INTO @extschema@.webhook_rollup_state DEFAULT VALUES ON CONFLICT (one) DO NOTHING;
 	SELECT * INTO v_state FROM @extschema@.webhook_rollup_state FOR UPDATE;
-	v_state.messages_summarized := @extschema@.webhook_summarize('processed_webhook_messages',
-		'processed_webhook_messages_received_idx', v_state.messages_summarized);
-	v_state.attempts_summarized := @extschema@.webhook_summarize('webhook_delivery_attempts',
-		'webhook_delivery_attempts_finished_idx', v_state.attempts_summarized);
 
 	IF v_state.next_until > v_state.counted_until OR v_state.counted_until IS NULL THEN
 		IF pg_snapshot_xmin(pg_current_snapshot()) >= v_state.next_xid::xid8
@@ -378,12 +374,17 @@ BEGIN
 		v_state.conversations_written, v_state.conversations_next_at, c_small);
 	UPDATE @extschema@.webhook_rollup_state SET counted_until = v_state.counted_until,
 		next_until = v_state.next_until, next_xid = v_state.next_xid, history_until = v_state.history_until,
-		messages_summarized = v_state.messages_summarized, attempts_summarized = v_state.attempts_summarized,
 		conversations_written = v_conversations.written, conversations_next_at = v_conversations.next_at;
 	v_more := @extschema@.webhook_count_history(c_history_batch);
 	DELETE FROM @extschema@.webhook_message_sums
 		WHERE width = interval '5 minutes' AND starts_at < now() - interval '26 hours';
 	PERFORM @extschema@.webhook_sample_depth();
+	-- Last, for it locks out vacuum until the transaction ends.
+	UPDATE @extschema@.webhook_rollup_state SET
+		messages_summarized = @extschema@.webhook_summarize('processed_webhook_messages'::text,
+			'processed_webhook_messages_received_idx'::text, messages_summarized),
+		attempts_summarized = @extschema@.webhook_summarize('webhook_delivery_attempts'::text,
+			'webhook_delivery_attempts_finished_idx'::text, attempts_summarized);
 	-- more: the worker runs the job again at once.
 	RETURN jsonb_build_object('success', true, 'counted', v_counted, 'more', v_more);
 END

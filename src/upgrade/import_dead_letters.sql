@@ -208,6 +208,13 @@ BEGIN
 			USING ERRCODE = 'undefined_table', HINT = 'Name the schema that has webhook_conversations and the others.';
 	END IF;
 
+	-- The sums of the monitoring views know nothing of messages from the past: they are counted anew.
+	IF (v_results -> 'processed_webhook_messages' ->> 1)::bigint > 0 OR (v_brought ->> 'processed_webhook_messages')::bigint > 0 THEN
+		PERFORM @extschema@.webhook_try_job_lock('rollup'::text); -- it is not to wait for this transaction
+		DELETE FROM @extschema@.webhook_rollup_state;
+		DELETE FROM @extschema@.webhook_message_sums;
+	END IF;
+
 	-- What dead letters brought with them counts where it went.
 	FOR table_name, rows_before, imported, skipped IN
 		SELECT key, (value ->> 0)::bigint, (value ->> 1)::bigint + coalesce((v_brought ->> key)::bigint, 0),
