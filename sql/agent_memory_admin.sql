@@ -46,6 +46,7 @@ SELECT agent_save_turn(:'c', NULL, 'waiter', '[]');
 SELECT agent_save_turn(NULL, :'lock', 'waiter', '[]');
 SELECT agent_save_turn(:'c', :'lock', NULL, '[]');
 SELECT agent_save_turn(:'c', :'lock', '', '[]');
+SELECT agent_save_turn(:'c', :'lock', 'waiter', '["x"]', ARRAY[repeat('w', 513)]);
 SELECT agent_set_summary(:'c', :'other', 'waiter', 'x');
 SELECT agent_load_context(:'other', 'waiter');
 SELECT agent_load_context(:'c', NULL);
@@ -68,6 +69,7 @@ SELECT agent_save_turn(:'c', :'lock', 'small', '[{"role": "user", "content": "ol
 SELECT jsonb_pretty(agent_prompt(:'c', 'small', '[{"whatsapp_message_id": "wamid.s.9", "message": {"type": "text", "text": {"body": "what now?"}}},
 	{"whatsapp_message_id": "wamid.s.2", "message": {"type": "text", "text": {"body": "new"}}}]', '{"tools": [], "temperature": null}'));
 SELECT agent_prompt(:'c', 'thinker', '["x"]');
+SELECT agent_prompt(:'c', 'thinker', '["x"]', '{"max_tokens": 5, "tools": [{"default": null}], "messages": 1, "model": null}');
 SELECT agent_load_context(:'c', 'small', 24, true) - '{conversation_id,updated_at}'::text[];
 SELECT agent_set_summary(:'c', :'lock', 'small', 'Shorter.', 1);
 SELECT role, content FROM remembered WHERE agent_type = 'small';

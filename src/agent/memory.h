@@ -30,7 +30,7 @@ extern Jsonb *wahook_write_messages(const wahook_Messages *messages);
 extern Jsonb *wahook_write_memory(Jsonb *old, const wahook_Messages *messages);
 
 /* In bytes, about. */
-extern int wahook_message_size(const JsonbValue *message);
+extern int wahook_message_size(const JsonbValue *value);
 
 /* A member of a message; one that is a string. False where there is none. */
 extern bool wahook_message_member(const JsonbValue *message, const char *key, JsonbValue *value);

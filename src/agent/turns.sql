@@ -153,6 +153,7 @@ DECLARE
 	v_system text;
 	v_messages jsonb;
 	v_window jsonb;
+	v_body jsonb;
 	v_left_out integer;
 BEGIN
 	PERFORM @extschema@.webhook_require_agent_type(p_conversation_id, p_agent_type);
@@ -187,11 +188,15 @@ BEGIN
 			'conversation_id', p_conversation_id, 'agent_type', p_agent_type,
 			'left_out', v_left_out, 'max_tokens', v_budget));
 	END IF;
-	RETURN jsonb_strip_nulls(jsonb_build_object('model', v_agent.model, 'temperature', v_agent.temperature,
-			-- The newer name is refused by many servers, the older one by the models that think first.
-			CASE WHEN v_agent.model ~ '^(.*/)?(o[0-9]|gpt-[5-9])' THEN 'max_completion_tokens' ELSE 'max_tokens' END,
-			v_agent.max_output_tokens)
-			|| coalesce(p_options, '{}') - 'messages'::text)
+	v_body := jsonb_build_object('model', v_agent.model, 'temperature', v_agent.temperature);
+	IF NOT coalesce(p_options ?| '{max_tokens,max_completion_tokens}', false) THEN
+		-- The newer name is refused by many servers, the older one by the models that think first.
+		v_body := v_body || jsonb_build_object(CASE WHEN v_agent.model ~ '^(.*/)?(o[0-9]|gpt-[5-9])'
+			THEN 'max_completion_tokens' ELSE 'max_tokens' END, v_agent.max_output_tokens);
+	END IF;
+	-- Only what is null itself goes, not what is in the schema of a tool.
+	RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(v_body || coalesce(p_options, '{}'))
+			WHERE value <> 'null' AND key <> 'messages')
 		|| jsonb_build_object('messages', (SELECT coalesce(jsonb_agg(message - 'pinned'::text ORDER BY place), '[]')
 			FROM jsonb_array_elements(v_window) WITH ORDINALITY m(message, place)));
 END
@@ -256,6 +261,11 @@ BEGIN
 		END IF;
 	END IF;
 
+	IF EXISTS (SELECT FROM unnest(v_ids) id WHERE octet_length(id) > 512) THEN
+		RAISE EXCEPTION 'a message id is too long'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'A message id has at most 512 bytes.',
+				HINT = 'Pass the ids of the messages as they were delivered.';
+	END IF;
 	-- Memory forgets, so what was answered is looked up among the turns.
 	IF cardinality(v_ids) > 0 THEN
 		WITH answered AS MATERIALIZED (
