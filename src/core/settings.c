@@ -103,8 +103,8 @@ static const struct config_enum_entry log_events_options[] = {{"none", WAHOOK_LO
 
 /*
  * A secret is never printed, whoever asks; a superuser can still read the file it was set in. It is
- * kept beside the setting, whose own value becomes MASK: the server itself prints values, for
- * example "parameter ... changed to ..." to its log when a reload changes one.
+ * kept beside the setting, whose own value is always MASK, also while there is none: the server itself
+ * prints values, for example "parameter ... changed to ..." to its log when a reload changes one.
  *
  * So parallel workers, which get the leader's values, have none: what needs it is parallel restricted.
  */
@@ -113,8 +113,6 @@ wahook_hide_secret(char **newval, void **extra, GucSource source)
 {
 	char *mask;
 
-	if ((*newval)[0] == '\0')
-		return true;
 	if (strcmp(*newval, MASK) == 0)
 	{
 		GUC_check_errdetail("This is what is shown instead of a secret, not one.");
@@ -128,16 +126,42 @@ wahook_hide_secret(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+const char *
+wahook_hidden_secret(const void *extra)
+{
+	const char *secret = extra;
+
+	return secret != NULL && secret[0] != '\0' ? secret : NULL;
+}
+
+const char *
+wahook_shown_secret(const char *secret)
+{
+	return secret != NULL ? MASK : "";
+}
+
 static void
 assign_app_secret(const char *newval, void *extra)
 {
-	wahook_app_secret = extra;
+	wahook_app_secret = wahook_hidden_secret(extra);
+}
+
+static const char *
+show_app_secret(void)
+{
+	return wahook_shown_secret(wahook_app_secret);
 }
 
 static void
 assign_verify_token(const char *newval, void *extra)
 {
-	wahook_verify_token = extra;
+	wahook_verify_token = wahook_hidden_secret(extra);
+}
+
+static const char *
+show_verify_token(void)
+{
+	return wahook_shown_secret(wahook_verify_token);
 }
 
 void
@@ -147,11 +171,11 @@ wahook_define_settings(void)
 							   "The Meta app secret that deliveries are signed with.",
 							   "Two, separated by a comma, while it is being rotated.",
 							   &shown_app_secret, "", PGC_SUSET, WAHOOK_GUC_SECRET,
-							   wahook_hide_secret, assign_app_secret, NULL);
+							   wahook_hide_secret, assign_app_secret, show_app_secret);
 	DefineCustomStringVariable("wahook.verify_token",
 							   "The token that the subscription handshake must present.", NULL,
 							   &shown_verify_token, "", PGC_SUSET, WAHOOK_GUC_SECRET,
-							   wahook_hide_secret, assign_verify_token, NULL);
+							   wahook_hide_secret, assign_verify_token, show_verify_token);
 	DefineCustomBoolVariable("wahook.require_signature",
 							 "Refuse deliveries without a signature even where no app secret is set.",
 							 "Where an app secret is set they are always refused.",

@@ -60,6 +60,10 @@ extern char *wahook_token_counter;
 #define WAHOOK_GUC_SECRET (GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE)
 extern bool wahook_hide_secret(char **newval, void **extra, GucSource source);
 
+/* For its assign hook: the secret in extra; NULL where there is none. And what SHOW prints of it. */
+extern const char *wahook_hidden_secret(const void *extra);
+extern const char *wahook_shown_secret(const char *secret);
+
 extern void wahook_define_settings(void);
 
 #endif

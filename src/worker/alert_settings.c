@@ -21,13 +21,25 @@ int wahook_alert_interval_s;
 static void
 assign_url(const char *newval, void *extra)
 {
-	wahook_alert_url = extra;
+	wahook_alert_url = wahook_hidden_secret(extra);
+}
+
+static const char *
+show_url(void)
+{
+	return wahook_shown_secret(wahook_alert_url);
 }
 
 static void
 assign_secret(const char *newval, void *extra)
 {
-	wahook_alert_secret = extra;
+	wahook_alert_secret = wahook_hidden_secret(extra);
+}
+
+static const char *
+show_secret(void)
+{
+	return wahook_shown_secret(wahook_alert_secret);
 }
 
 void
@@ -39,12 +51,12 @@ wahook_define_alert_settings(void)
 
 	DefineCustomStringVariable("wahook.alert_url", "Where alerts are POSTed to by the worker.",
 							   "Empty: nowhere. It is shown to nobody.", &shown_url, "", PGC_SUSET,
-							   WAHOOK_GUC_SECRET, wahook_hide_secret, assign_url, NULL);
+							   WAHOOK_GUC_SECRET, wahook_hide_secret, assign_url, show_url);
 	DefineCustomStringVariable("wahook.alert_secret",
 							   "What the requests to wahook.alert_url are signed with.",
 							   "As in Standard Webhooks; two, separated by a comma, while it is being rotated.",
 							   &shown_secret, "", PGC_SUSET, WAHOOK_GUC_SECRET, wahook_hide_secret,
-							   assign_secret, NULL);
+							   assign_secret, show_secret);
 	DefineCustomIntVariable("wahook.alert_interval", "How often the worker looks for alerts.",
 							"0 turns it off.", &wahook_alert_interval_s, DEFAULT_INTERVAL_S, 0,
 							MAX_S, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);

@@ -125,6 +125,17 @@ like(slurp_file($node->logfile, $offset), qr/"wahook.lock_timeout" changed to "7
 unlike(slurp_file($node->logfile, $offset), qr/K1ngfisher/, 'but not the new secret');
 is($node->safe_psql('postgres', 'SHOW wahook.app_secret'), '********', 'which is masked like the old one');
 
+# Also where there was none before, and none is again.
+$offset = -s $node->logfile;
+$node->append_conf('postgresql.conf', "wahook.alert_url = 'https://K1ngfisher.example/hook'\nwahook.alert_secret = 'whsec_K1ngfisherK1ngfisherAA'\nwahook.lock_timeout = 78\n");
+$node->reload;
+await($node, "SELECT current_setting('wahook.alert_url') = '********'", 'the URL of alerts');
+$node->append_conf('postgresql.conf', "wahook.alert_url = ''\nwahook.alert_secret = ''\nwahook.lock_timeout = 79\n");
+$node->reload;
+await($node, "SELECT current_setting('wahook.alert_url') = '' AND current_setting('wahook.alert_secret') = ''", 'none again');
+like(slurp_file($node->logfile, $offset), qr/"wahook.lock_timeout" changed to "79"/, 'other changes are logged');
+unlike(slurp_file($node->logfile, $offset), qr/K1ngfisher/, 'not those of a secret');
+
 # The mask, copied by mistake, is not a secret.
 isnt($node->psql('postgres', "ALTER SYSTEM SET wahook.app_secret = '********'"), 0, 'the mask is not taken for a secret');
 isnt($node->psql('postgres', "SET wahook.verify_token = '********'"), 0, 'nor for a token');
