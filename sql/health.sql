@@ -105,6 +105,7 @@ SET LOCAL wahook.health_worker_timeout = -1;
 SELECT * FROM alerts;
 UPDATE webhook_job_runs SET last_started_at = now() + interval '3 hours';
 SELECT * FROM alerts;
+SELECT job, next_run_at = now() AS now FROM webhook_jobs WHERE job = 'retention';
 SELECT * FROM health;
 DELETE FROM webhook_job_runs;
 RESET wahook.health_worker_timeout;

@@ -111,6 +111,8 @@ CREATE VIEW @extschema@.webhook_jobs AS
 		CASE
 			WHEN s.every = interval '0' THEN NULL
 			WHEN r.job IS NULL THEN now()
+			-- It ran in the future: the clock has been set back. It is not to wait until that time comes again.
+			WHEN r.last_started_at > now() + interval '10 seconds' THEN now()
 			WHEN j.job = 'dlq-processor' THEN (SELECT min(due.at) FROM (
 				(SELECT next_retry_at FROM @extschema@.webhook_dlq
 					WHERE resolution_status = 'pending' AND next_retry_at > r.last_started_at
