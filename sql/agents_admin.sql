@@ -49,7 +49,7 @@ SELECT count(*), count(*) FILTER (WHERE replaced_at IS NULL) AS current FROM web
 SELECT register_webhook_agent('ag', 'again');
 -- Renamed, it is another agent.
 UPDATE webhook_agents SET agent_type = 'ag-2' WHERE agent_type = 'ag';
-SELECT agent_type, version, system_prompt FROM webhook_agent_versions WHERE agent_type IN ('ag', 'ag-2') AND replaced_at IS NULL;
+SELECT agent_type, version, system_prompt FROM webhook_agent_versions WHERE agent_type IN ('ag', 'ag-2') AND replaced_at IS NULL ORDER BY 1;
 -- A row that is inserted over an untouched seed replaces it; a variant makes the agent the user's.
 INSERT INTO webhook_agents (agent_type, system_prompt) VALUES ('wallet', 'mine');
 INSERT INTO webhook_agent_variants (agent_type, variant) VALUES ('mobility', 'V');
