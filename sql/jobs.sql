@@ -23,7 +23,9 @@ DELETE FROM webhook_dlq WHERE whatsapp_message_id LIKE 'jobs-%';
 SET wahook.retention_interval = 0;
 SELECT every, next_run_at FROM webhook_jobs WHERE job = 'retention';
 RESET wahook.retention_interval;
+\set VERBOSITY sqlstate
 SET wahook.retention_interval = -1;
+\set VERBOSITY default
 SET wahook.session_cleanup_interval = '90 min';
 SELECT every, next_run_at - last_run_at AS after FROM webhook_jobs WHERE job = 'session-cleanup';
 RESET wahook.session_cleanup_interval;
