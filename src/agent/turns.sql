@@ -102,7 +102,7 @@ BEGIN
 		'summary', v_summary,
 		'token_count', v_tokens + v_summary_tokens,
 		'max_tokens', v_budget, 'left_out', v_left_out, 'updated_at', v_memory.updated_at);
-	v_answer := @extschema@.webhook_with_member(v_answer, 'messages', v_messages);
+	v_answer := @extschema@.webhook_with_member(v_answer, 'messages'::text, v_messages);
 	IF p_omitted THEN
 		v_answer := v_answer || jsonb_build_object('omitted', (
 			SELECT coalesce(jsonb_agg(message ORDER BY place), '[]')
@@ -220,7 +220,7 @@ CREATE FUNCTION @extschema@.agent_save_turn(
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
 	AS $$
 DECLARE
-	v_max_bytes integer := pg_size_bytes(@extschema@.webhook_setting('agent_memory_size'));
+	v_max_bytes integer := pg_size_bytes(@extschema@.webhook_setting('agent_memory_size'::text));
 	v_failed boolean := coalesce(p_details ->> 'error', '') <> '';
 	v_turn jsonb := @extschema@.agent_user_messages(p_messages);
 	v_ids text[] := p_whatsapp_message_ids;
@@ -364,7 +364,7 @@ BEGIN
 	SELECT context_data INTO v_memory FROM @extschema@.agent_contexts
 		WHERE conversation_id = p_conversation_id AND agent_type = p_agent_type;
 	v_memory := @extschema@.webhook_with_summary(coalesce(v_memory, '{}'), p_summary,
-		pg_size_bytes(@extschema@.webhook_setting('agent_memory_size'))::integer);
+		pg_size_bytes(@extschema@.webhook_setting('agent_memory_size'::text))::integer);
 	v_messages := @extschema@.webhook_memory_array(v_memory);
 	IF p_forget > 0 AND v_messages IS NOT NULL THEN
 		SELECT v_memory || jsonb_build_object('messages', coalesce(jsonb_agg(message ORDER BY place), '[]')) INTO v_memory
