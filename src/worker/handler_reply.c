@@ -17,11 +17,12 @@
 #include "core/wake.h"
 #include "retry/circuit.h"
 
+/* A CTE, which is read once: a subquery would be for each row that it is joined with, and take them all. */
 static wahook_Plan take_plan =
-	{"UPDATE @extschema@.webhook_agent_replies r SET taken_until = $2"
-	 " FROM (SELECT conversation_id FROM @extschema@.webhook_agent_replies"
+	{"WITH due AS (SELECT conversation_id FROM @extschema@.webhook_agent_replies"
 	 " WHERE service = $1 AND lock_id IS NOT NULL AND (taken_until IS NULL OR taken_until <= $3)"
-	 " ORDER BY taken_until NULLS FIRST, answered_at LIMIT 1 FOR UPDATE SKIP LOCKED) due"
+	 " ORDER BY taken_until NULLS FIRST, answered_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
+	 " UPDATE @extschema@.webhook_agent_replies r SET taken_until = $2 FROM due"
 	 " WHERE r.conversation_id = due.conversation_id AND r.service = $1"
 	 " RETURNING r.conversation_id, r.lock_id",
 	 3,

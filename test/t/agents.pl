@@ -103,10 +103,17 @@ sub said { return map { "$_->{role}: $_->{content}" } @{ $_[0]{asked}{messages} 
 sub settled
 {
 	my ($what) = @_;
-	is(sql(q{SELECT (SELECT count(*) FROM webhook_inbox) || ' ' || (SELECT count(*) FROM webhook_conversation_queue) || ' '
-		|| (SELECT count(*) FROM webhook_agent_replies) || ' ' || (SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL)}),
+	is(sql(q{SELECT (SELECT count(*) FROM webhook_inbox WHERE service <> 'long') || ' ' || (SELECT count(*) FROM webhook_conversation_queue) || ' '
+		|| (SELECT count(*) FROM webhook_agent_replies) || ' '
+		|| (SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL AND user_id <> 'long')}),
 		'0 0 0 0', $what);
 }
+
+# A model that thinks for long, until the end of this test.
+both('long', '/model/gate/long');
+receive(message('wamid.long', 'long', 'long'));
+ok($model->await_requests('/model/gate/long', 1), 'a model thinks for long');
+my $lease = sql(q{SELECT lock_expires_at FROM webhook_conversations WHERE locked_by IS NOT NULL});
 
 # --- a turn
 
@@ -370,6 +377,15 @@ await_entry('wamid.stuck', 'pending');
 is(sql(q{SELECT error FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.stuck'}), 'handler ran longer than 2000 ms', 'and fails at its timeout');
 settled('nothing is left of them');
 
+# Many at once, with a debounce. A reply that is taken and not dealt with would wait for this timeout.
+both('crowd', '/model/slow/200', undef, settings => q{timeout = '10 min', debounce = '700 ms', concurrency = 50});
+for my $n (1 .. 3)
+{
+	receive(map { message("wamid.crowd$_.$n", "19$_", "crowd $n") } 10 .. 25);
+}
+await($node, q{SELECT count(*) = 48 FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.crowd%' AND processed_at IS NOT NULL}, 'a crowd');
+is(scalar(() = $model->calls('/model/slow/200')), 16, 'what comes within the debounce is one turn');
+
 # --- changes in mid-turn
 
 both('gone', '/model/first/1/status/503');
@@ -400,7 +416,7 @@ both('slow', '/model/gate/slow');
 receive(message('wamid.slow1', '15', 'slow 1'));
 ok($model->await_requests('/model/gate/slow', 1), 'a model thinks');
 is(sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'wahook%' AND xact_start IS NOT NULL}), 0, 'no transaction is open');
-is(sql(q{SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL AND lock_expires_at > now()}), 1, 'only a lease');
+is(sql(q{SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL AND lock_expires_at > now() AND user_id = '15'}), 1, 'only a lease');
 receive(message('wamid.slow2', '15', 'slow 2'), message('wamid.slow3', '15', 'slow 3'));
 $model->open_gate('slow');
 await_processed("wamid.slow$_") for 1 .. 3;
@@ -417,6 +433,14 @@ for my $i (1 .. 5)
 }
 is(sql(q{SELECT max(count_context_tokens(m::jsonb)) <= 200 FROM (VALUES } . join(', ', map { q{($$} . $json->encode($_->{asked}{messages}) . q{$$)} }
 	$model->calls('/model/ok?small')) . q{) v (m)}), 't', 'no request is beyond the budget');
+
+# --- how long
+
+await($node, "SELECT lock_expires_at > '$lease' FROM webhook_conversations WHERE user_id = 'long'", 'the lease is renewed');
+$model->open_gate('long');
+await_processed('wamid.long');
+is(sql(q{SELECT string_agg(outcome, ',') FROM webhook_delivery_attempts a JOIN processed_webhook_messages m ON m.id = a.message_id
+	WHERE whatsapp_message_id = 'wamid.long'}), 'succeeded', 'a lease is renewed for as long as the model thinks');
 
 # --- what it may cost
 
