@@ -73,14 +73,14 @@ CREATE FUNCTION @extschema@.webhook_dashboard_numbers(p_health jsonb, p_messages
 	AS $$
 	SELECT '<dl class="numbers">'
 		|| @extschema@.webhook_dashboard_number('Processed', @extschema@.webhook_short_number(p_messages::double precision), 'in the last 24 hours')
-		|| @extschema@.webhook_dashboard_number('p95', CASE WHEN p_p95 IS NULL THEN '–' ELSE @extschema@.webhook_short_number(p_p95) || ' ms' END, 'processing time')
+		|| @extschema@.webhook_dashboard_number('p95', CASE WHEN p_p95 IS NULL THEN '-' ELSE @extschema@.webhook_short_number(p_p95) || ' ms' END, 'processing time')
 		|| @extschema@.webhook_dashboard_number('Waiting', CASE WHEN p_health -> 'queue' ->> 'more' = 'true' THEN '> 10k'
 			ELSE @extschema@.webhook_short_number((p_health -> 'queue' ->> 'messages')::double precision) END,
 			CASE WHEN (p_health -> 'queue' ->> 'oldest_seconds')::double precision > 0
 				THEN 'oldest: ' || @extschema@.webhook_ago((p_health -> 'queue' ->> 'oldest_seconds')::double precision) ELSE 'messages, now' END)
 		|| @extschema@.webhook_dashboard_number('Dead letters', @extschema@.webhook_short_number(
 			(p_health -> 'dead_letters' ->> 'pending')::double precision + (p_health -> 'dead_letters' ->> 'retrying')::double precision), 'to be retried, now')
-		|| @extschema@.webhook_dashboard_number('Circuits', coalesce(p_health -> 'circuits' ->> 'open', '–'), 'open, now')
+		|| @extschema@.webhook_dashboard_number('Circuits', coalesce(p_health -> 'circuits' ->> 'open', '-'), 'open, now')
 		|| @extschema@.webhook_dashboard_number('Worker', CASE WHEN p_health -> 'worker' ->> 'pid' IS NOT NULL THEN 'up' ELSE 'none' END,
 			p_health -> 'worker' ->> 'state')
 		|| '</dl>'
@@ -103,7 +103,7 @@ BEGIN
 					FROM jsonb_array_elements(v_errors) WITH ORDINALITY AS t (e, n) WHERE n <= 6))
 			|| '<details><summary>As a table</summary>'
 			|| @extschema@.webhook_html_table('Dead letters of the last 24 hours by class of error',
-				'{Error,Dead letters,Not resolved,Services}', v_errors)
+				'{Error,Dead letters,Not resolved,Services}'::text[], v_errors)
 			|| '</details>' END
 		|| '</section><section aria-labelledby="agents-h"><h2 id="agents-h">Agents</h2>'
 		|| CASE WHEN v_agents IS NULL THEN c_none ELSE
@@ -112,10 +112,10 @@ BEGIN
 				(SELECT jsonb_agg(jsonb_build_array(e -> 0, jsonb_build_array(jsonb_build_array('good', e -> 3),
 						jsonb_build_array('plain', e -> 2), jsonb_build_array('bad', e -> 4))) ORDER BY n)
 					FROM jsonb_array_elements(v_agents) WITH ORDINALITY AS t (e, n) WHERE n <= 6))
-			|| @extschema@.webhook_legend('[{"class": "good", "name": "completed"}, {"class": "plain", "name": "active"}, {"class": "bad", "name": "failed"}]')
+			|| @extschema@.webhook_legend('[{"class": "good", "name": "completed"}, {"class": "plain", "name": "active"}, {"class": "bad", "name": "failed"}]'::jsonb)
 			|| '<details><summary>As a table</summary>'
 			|| @extschema@.webhook_html_table('Sessions of the last 24 hours; messages, tokens and seconds of one on average',
-				'{Agent,Sessions,Active,Completed,Failed,Errors,Messages,Tokens,Seconds}', v_agents)
+				'{Agent,Sessions,Active,Completed,Failed,Errors,Messages,Tokens,Seconds}'::text[], v_agents)
 			|| '</details>' END
 		|| '</section>';
 END

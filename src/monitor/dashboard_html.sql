@@ -19,7 +19,7 @@ COMMENT ON FUNCTION @extschema@.webhook_html(text) IS
 CREATE FUNCTION @extschema@.webhook_short_number(p_number double precision) RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 	RETURN CASE
-		WHEN p_number IS NULL THEN '–'
+		WHEN p_number IS NULL THEN '-'
 		WHEN abs(p_number) >= 1e9 THEN trim_scale(round((p_number / 1e9)::numeric, 1))::text || 'G'
 		WHEN abs(p_number) >= 1e6 THEN trim_scale(round((p_number / 1e6)::numeric, 1))::text || 'M'
 		WHEN abs(p_number) >= 1e4 THEN trim_scale(round((p_number / 1e3)::numeric, 1))::text || 'k'
@@ -52,7 +52,7 @@ BEGIN
 				FROM unnest(p_head) WITH ORDINALITY AS t (h, n)),
 			(SELECT string_agg('<tr>' || (
 					SELECT string_agg(format(CASE c WHEN 1 THEN '<th scope="row">%s</th>' ELSE '<td>%s</td>' END,
-						@extschema@.webhook_html(coalesce(v, '–'))), '' ORDER BY c)
+						@extschema@.webhook_html(coalesce(v, '-'))), '' ORDER BY c)
 					FROM jsonb_array_elements_text(r) WITH ORDINALITY AS cell (v, c)) || '</tr>', '' ORDER BY n)
 				FROM jsonb_array_elements(p_rows) WITH ORDINALITY AS line (r, n))));
 END

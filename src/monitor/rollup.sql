@@ -433,7 +433,7 @@ BEGIN
 		SELECT h, sum(n)::bigint, coalesce(sum(n) FILTER (WHERE ms IS NOT NULL), 0)::bigint, coalesce(sum(ms * n), 0)::bigint,
 				coalesce(array_agg(ms) FILTER (WHERE ms IS NOT NULL), '{}'), coalesce(array_agg(n) FILTER (WHERE ms IS NOT NULL), '{}')
 			FROM (SELECT @extschema@.webhook_period(c_hour, k.processed_at) AS h, k.processing_time_ms AS ms, count(*) AS n
-				FROM @extschema@.webhook_messages_known(v_counted, 'infinity') k
+				FROM @extschema@.webhook_messages_known(v_counted, 'infinity'::timestamptz) k
 				WHERE k.processed_at > p_since
 				GROUP BY 1, 2) live
 			GROUP BY h
