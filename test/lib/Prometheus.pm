@@ -117,13 +117,12 @@ sub api
 # The samples of a query at this time: [{metric => {...}, value => [time, 'number']}...].
 sub query { my ($self, $query) = @_; return $self->api('query', query => $query)->{result} }
 
-# The numbers that a graph of the last minute would show.
+# The series that a graph of the last minute would show: [{metric => {...}, values => [[time, 'number']...]}...].
 sub query_range
 {
 	my ($self, $query) = @_;
 	my $now = time;
-	my $result = $self->api('query_range', query => $query, start => $now - 60, end => $now, step => 1)->{result};
-	return map { $_->[1] } map { @{ $_->{values} } } @$result;
+	return $self->api('query_range', query => $query, start => $now - 60, end => $now, step => 1)->{result};
 }
 
 # The labels of alerts of this name that fire.

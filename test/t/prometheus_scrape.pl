@@ -177,15 +177,20 @@ for my $job (@jobs)
 		my $values = $prometheus->api("label/$label/values", 'match[]' => $substitute->($match));
 		is((grep { $_ eq $job || /^127/ } @$values) > 0, 1, "$job: values of \$$variable->{name}");
 	}
-	my @queries = map { my $panel = $_; map { [ $panel->{title}, $_->{expr}, $_->{range} ] } @{ $panel->{targets} // [] } } @{ $dashboard->{panels} };
-	push @queries, map { [ $_->{name}, $_->{expr}, 1 ] } grep { $_->{expr} } @{ $dashboard->{annotations}{list} };
+	my @queries = map { my $panel = $_; map { [ $panel->{title}, $_->{expr}, $_->{range}, $_->{legendFormat} ] } @{ $panel->{targets} // [] } } @{ $dashboard->{panels} };
+	push @queries, map { [ $_->{name}, $_->{expr}, 1, $_->{textFormat} ] } grep { $_->{expr} } @{ $dashboard->{annotations}{list} };
 	for my $query (@queries)
 	{
-		my ($title, $expr, $range) = @$query;
+		my ($title, $expr, $range, $legend) = @$query;
+		my @labels = $legend =~ /\{\{(\w+)\}\}/g;
 		$expr = $substitute->($expr);
 		Prometheus::await_true("$title: $expr", sub {
-			my @numbers = $range ? $prometheus->query_range($expr) : map { $_->{value}[1] } samples($expr);
-			return 1 if grep { /^-?[0-9.]+(e[+-]?\d+)?$/ } @numbers;
+			my @series = @{ $range ? $prometheus->query_range($expr) : $prometheus->query($expr) };
+			for my $series (@series)
+			{
+				next if grep { !defined $series->{metric}{$_} } @labels; # its legend would be empty
+				return 1 if grep { $_->[1] =~ /^-?[0-9.]+(e[+-]?\d+)?$/ } $range ? @{ $series->{values} } : $series->{value};
+			}
 			send_text($_) for qw(shop succeed);
 			sql(q{SELECT webhook_count('agent_calls', '{helper,ok}'), webhook_count('agent_tokens', '{helper,input}')});
 			return 0;
@@ -193,6 +198,24 @@ for my $job (@jobs)
 		pass("$job: $title: $expr");
 	}
 }
+
+# --- A worker that ends and is not started again, because the launcher is held up. Conversations that hang meanwhile.
+
+my $launcher = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'wahook launcher'});
+kill 'STOP', $launcher;
+sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'wahook worker'});
+$prometheus->await_firing('WahookWorkerDown', 2);
+sql(q{INSERT INTO webhook_conversations (user_id, agent_type, status, last_activity_at) SELECT 'hangs' || n, 'helper', 'processing', now() - interval '1 day' FROM generate_series(1, 6) n;
+	INSERT INTO webhook_services (name) VALUES ('nobody');
+	INSERT INTO webhook_routes (name, match, pattern, service, priority) VALUES ('nobody', 'keyword', 'nobody', 'nobody', 1)});
+send_text('nobody');
+is(sql(q{WITH u AS (UPDATE webhook_conversation_queue SET due_at = now() - interval '1 hour' WHERE service = 'nobody' RETURNING 1) SELECT count(*) FROM u}), '1', 'one waits');
+$prometheus->await_firing('WahookStuckConversations', 2);
+$prometheus->await_firing('WahookInboxAgeing', 2);
+kill 'CONT', $launcher;
+$prometheus->await_firing('WahookWorkerDown', 0);
+sql(q{UPDATE webhook_conversations SET status = 'completed' WHERE user_id LIKE 'hangs%'});
+$prometheus->await_firing('WahookStuckConversations', 0);
 
 # --- A target that is gone
 
