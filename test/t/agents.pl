@@ -456,6 +456,20 @@ is(scalar(() = $model->calls('/model/ok?dear')), 2, 'a user whose tokens are use
 is(sql(q{SELECT error, next_retry_at BETWEEN now() + '1 min' AND now() + '1 day' FROM webhook_dlq WHERE whatsapp_message_id = 'wamid.dear2'}),
 	'agent "dear": its budget of tokens is used up (daily_tokens_per_user)|t', 'and told why, and until when');
 
+# --- what is counted
+
+sub counted
+{
+	my ($metric, $agent) = @_;
+	return sql(qq{SELECT string_agg(coalesce(labels ->> 'result', labels ->> 'direction') || ' ' || value, ', ' ORDER BY labels::text)
+		FROM webhook_metrics() WHERE name = 'wahook_agent_${metric}_total' AND labels ->> 'agent' = '$agent' AND value > 0});
+}
+is(counted('calls', 'thrice'), 'error 3, ok 1', 'the calls of an agent are counted by how they ended');
+is(counted('calls', 'soon'), 'ok 1, rate_limited 1', 'one that was told to wait');
+is(counted('calls', 'hanging'), 'timeout 4', 'one that did not answer in time');
+is(counted('calls', 'ring1'), 'error 1, fallback 1', 'one for which another answered');
+is(counted('tokens', 'thrice'), 'input 100, output 10', 'and their tokens');
+
 # --- what nobody must see
 
 my $log = slurp_file($node->logfile);
