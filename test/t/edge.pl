@@ -320,7 +320,7 @@ system('cp', Edge::root() . '/test/edge/client.ts', $function->{dir}) == 0 or di
 my $answers = '';
 IPC::Run::run([ Edge::deno(), 'run', '--allow-net', '--allow-env', '--allow-read', '--cached-only', "$function->{dir}/client.ts",
 	$function->{env}{DATABASE_URL}, $calls, sign($calls) ], '>', \$answers, '2>&1');
-is((() = $answers =~ /^ok /mg), 25, 'each call of the client');
+is((() = $answers =~ /^ok /mg), 27, 'each call of the client');
 unlike($answers, qr/^(?!ok )/m, 'does what it says');
 is(sql(q{SELECT count(*) FROM work WHERE message_id = 'twice'}), '0', 'work on a message that was completed before is undone');
 
