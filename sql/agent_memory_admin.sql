@@ -38,6 +38,17 @@ SELECT agent_save_turn(:'c', :'lock', 'failing', '[{"role": "user", "content": "
 SELECT outcome, error, calls, duration_ms, model FROM agent_turns WHERE conversation_id = :'c' AND agent_type = 'failing' ORDER BY id;
 SELECT total_messages, error_count FROM agent_sessions WHERE conversation_id = :'c' AND agent_type = 'failing';
 
+-- A turn, and the session that it opens, has the version that the model was told, not the one that there is by now.
+SELECT register_webhook_agent('turning', 'one', 'm'), register_webhook_agent('turning', 'two'), register_webhook_agent('turning', 'three');
+SELECT agent_save_turn(:'c', :'lock', 'turning', '["hi"]', NULL, NULL, NULL, '{"variant": "", "version": 2, "answered_by": "turning"}') ->> 'saved',
+	agent_save_turn(:'c', :'lock', 'turning', '["hi"]', NULL, NULL, NULL, '{"variant": "", "version": 1, "answered_by": "waiter"}') ->> 'saved',
+	agent_save_turn(:'c', :'lock', 'turning', '["hi"]', NULL, NULL, NULL, '{"variant": "none", "version": 1}') ->> 'saved',
+	agent_save_turn(:'c', :'lock', 'turning', '["hi"]', NULL, NULL, NULL, '{"version": "1"}') ->> 'saved',
+	agent_save_turn(:'c', :'lock', 'turning', '["hi"]', NULL, NULL, NULL, '["version"]') ->> 'saved';
+SELECT variant, version, answered_by FROM agent_turns WHERE agent_type = 'turning' ORDER BY id;
+SELECT variant, version FROM agent_sessions WHERE agent_type = 'turning';
+DELETE FROM webhook_agents WHERE agent_type = 'turning';
+
 -- Fenced.
 \set VERBOSITY sqlstate
 SELECT agent_save_turn(:'c', :'other', 'waiter', '[]');

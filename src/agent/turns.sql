@@ -280,6 +280,15 @@ BEGIN
 
 	SELECT a.* INTO v_agent FROM @extschema@.webhook_conversations c,
 		@extschema@.webhook_agent_config(p_agent_type, c.user_id, c.id) a WHERE c.id = p_conversation_id;
+	-- What the model was told counts, not what has become of the agent while it thought.
+	IF p_details ? 'version' AND coalesce(p_details ->> 'answered_by', p_agent_type) = p_agent_type AND EXISTS (
+		SELECT FROM @extschema@.webhook_agent_versions WHERE agent_type = p_agent_type
+			AND variant = coalesce(p_details ->> 'variant', '')
+			AND version = @extschema@.webhook_count_of(p_details, 'version'::text))
+	THEN
+		v_agent.variant := coalesce(p_details ->> 'variant', '');
+		v_agent.version := @extschema@.webhook_count_of(p_details, 'version'::text);
+	END IF;
 	SELECT context_data INTO v_memory FROM @extschema@.agent_contexts
 		WHERE conversation_id = p_conversation_id AND agent_type = p_agent_type;
 	SELECT * INTO v_remembered FROM @extschema@.webhook_remember(coalesce(v_memory, '{}'),
