@@ -126,7 +126,7 @@ retry_after_s(const wahook_Turn *turn)
 	if (turn->answer == NULL || turn->answer->outcome != WAHOOK_HTTP_ANSWERED)
 		return -1;
 	return wahook_retry_after_s(turn->answer->retry_after, (int64) time(NULL),
-								turn->service.max_retry_delay_s);
+								Max(turn->service.max_retry_delay_s, WAHOOK_MAX_TURN_PAUSE_S + 1));
 }
 
 /* Again after a pause, if it is not too long for a turn; else the next agent. */
@@ -144,7 +144,7 @@ ask_again(wahook_Turn *turn, const char *problem, bool may_pass)
 		return;
 	}
 	if (wanted_s > 0)
-		note_delay(turn, wanted_s * USECS_PER_SEC);
+		note_delay(turn, Min(wanted_s, turn->service.max_retry_delay_s) * USECS_PER_SEC);
 	note_problem(turn, problem);
 	ask_next(turn);
 }

@@ -239,6 +239,7 @@ my %cases = (
 	'reset' => [ '/model/reset', 4, qr/^agent "reset": connection failed: .* \(4 calls\)$/, 'pending' ],
 	'hanging' => [ '/model/hang', 4, qr/^agent "hanging": timed out: .* \(4 calls\)$/, 'pending' ],
 	'later' => [ '/model/limited/429/3600', 1, qr/^agent "later": HTTP 429$/, 'pending', qr/^later$/ ],
+	'capped' => [ '/model/limited/429/600', 1, qr/^agent "capped": HTTP 429$/, 'failed' ],
 	'nojson' => [ '/model/no-json', 4, qr/^agent "nojson": unusable answer: it is not JSON \(4 calls\)$/, 'pending', qr/^<html>/ ],
 	'nochoices' => [ '/model/no-choices', 4, qr/unusable answer: it has no choices/, 'pending' ],
 	'empty' => [ '/model/empty', 4, qr/unusable answer: its message is empty/, 'pending' ],
@@ -256,7 +257,8 @@ for my $name (sort keys %cases)
 	service($name);
 }
 sql(q{UPDATE webhook_agents SET timeout = '300 ms' WHERE agent_type = 'hanging';
-	UPDATE webhook_agents SET endpoint = NULL WHERE agent_type = 'nowhere'; UPDATE webhook_agents SET model = NULL WHERE agent_type = 'modelless'});
+	UPDATE webhook_agents SET endpoint = NULL WHERE agent_type = 'nowhere'; UPDATE webhook_agents SET model = NULL WHERE agent_type = 'modelless';
+	UPDATE webhook_services SET retry_max_delay = '20 s', max_retries = 0 WHERE name = 'capped'});
 receive(map { message("wamid.$_", "6$_", "$_ please") } sort keys %cases);
 for my $name (sort keys %cases)
 {
