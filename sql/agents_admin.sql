@@ -138,6 +138,23 @@ INSERT INTO webhook_agent_secrets (agent_type, api_key) VALUES ('waiter', 'sk hu
 INSERT INTO webhook_agent_secrets (agent_type, api_key) VALUES ('nobody', 'sk-hush');
 \set VERBOSITY default
 
+-- A key that is set while a call is prepared is not for the endpoint that it had before.
+BEGIN;
+CREATE FUNCTION ag_move(text) RETURNS integer LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+	UPDATE webhook_agents SET endpoint = 'https://api.example.com/v1' WHERE agent_type = 'ag';
+	PERFORM set_webhook_agent_key('ag', 'sk-hush');
+	RETURN 1;
+END
+$$;
+SELECT register_webhook_agent('ag', 'mine', 'm', 'https://elsewhere.example.com/v1');
+SELECT get_or_create_conversation('ag.move', '250788100009', '1001') AS c \gset
+SELECT format('%I.ag_move', current_schema()) AS counter \gset
+SET LOCAL wahook.token_counter = :'counter';
+SELECT problem, url, api_key FROM webhook_agent_call(:'c', 'ag', 'ag', 'ag.move', '[]');
+SELECT problem, url, api_key FROM webhook_agent_call(:'c', 'ag', 'ag', 'ag.move', '[]');
+ROLLBACK;
+
 -- An admin configures agents, but reads no key, and has none of the environment sent anywhere.
 CREATE ROLE ag_admin;
 SELECT wahook_grant('ag_admin', 'admin');
@@ -150,6 +167,12 @@ SELECT * FROM webhook_agent_secrets;
 SELECT register_webhook_agent('ag', p_api_key_from => 'env:WAHOOK_OPENAI_KEY');
 INSERT INTO webhook_agents (agent_type, api_key_from) VALUES ('ag-3', 'env:WAHOOK_OPENAI_KEY');
 SELECT register_webhook_agent('ag-env', p_model => 'm');
+SELECT register_webhook_agent('ag-env', p_endpoint => 'https://evil.example.com/v1');
+SELECT api_key_from FROM webhook_agents WHERE agent_type = 'ag-env';
+-- Nor where there was no endpoint yet.
+RESET ROLE;
+SELECT register_webhook_agent('ag-env', p_endpoint => '', p_api_key_from => 'env:WAHOOK_OPENAI_KEY');
+SET ROLE ag_admin;
 SELECT register_webhook_agent('ag-env', p_endpoint => 'https://evil.example.com/v1');
 SELECT api_key_from FROM webhook_agents WHERE agent_type = 'ag-env';
 DELETE FROM webhook_agents WHERE agent_type IN ('ag', 'ag-env');

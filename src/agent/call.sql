@@ -72,7 +72,11 @@ BEGIN
 	SELECT a.api_key_from, s.api_key INTO api_key_from, api_key
 		FROM @extschema@.webhook_agents a
 			LEFT JOIN @extschema@.webhook_agent_secrets s ON s.agent_type = a.agent_type AND a.api_key_from = 'secret'
-		WHERE a.agent_type = p_answered_by;
+		WHERE a.agent_type = p_answered_by AND a.endpoint = v_config.endpoint;
+	-- A key that was set meanwhile is for the endpoint that was set with it.
+	IF NOT FOUND AND problem IS NULL THEN
+		problem := 'its endpoint has just been changed';
+	END IF;
 	RETURN NEXT;
 END
 $$;

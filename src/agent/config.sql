@@ -145,7 +145,7 @@ CREATE FUNCTION @extschema@.webhook_check_agent() RETURNS trigger
 DECLARE
 	v_owner regrole := (SELECT extowner FROM pg_extension WHERE extname = 'wahook');
 	v_is_owner boolean := pg_has_role(current_user, v_owner, 'USAGE');
-	v_moved boolean := TG_OP = 'UPDATE' AND OLD.endpoint IS NOT NULL AND @extschema@.webhook_url_origin(NEW.endpoint)
+	v_moved boolean := TG_OP = 'UPDATE' AND NEW.endpoint IS NOT NULL AND @extschema@.webhook_url_origin(NEW.endpoint)
 		IS DISTINCT FROM @extschema@.webhook_url_origin(OLD.endpoint);
 BEGIN
 	PERFORM @extschema@.webhook_check_url(format('endpoint of agent "%s"', NEW.agent_type), NEW.endpoint,
@@ -166,8 +166,8 @@ BEGIN
 		ELSIF v_moved THEN
 			NEW.api_key_from := NULL;
 			RAISE WARNING 'key of agent "%" is removed', NEW.agent_type
-				USING ERRCODE = '01000', DETAIL = 'It was for the host that its endpoint had until now.',
-					HINT = format('Have %s set api_key_from for the new one.', v_owner);
+				USING ERRCODE = '01000', DETAIL = 'It was not set for the host that its endpoint has now.',
+					HINT = format('Have %s set api_key_from for this one.', v_owner);
 		END IF;
 	END IF;
 	RETURN NEW;
