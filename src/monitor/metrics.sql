@@ -72,7 +72,14 @@ CREATE FUNCTION @extschema@.webhook_gauges()
 	(14, 'alerts_active', 'gauge', 'alerts', $q$
 		SELECT jsonb_build_object('alert_type', alert_type), count(*) FROM @extschema@.webhook_alerts
 		WHERE state = 'firing' GROUP BY alert_type $q$,
-		'Alerts that are firing, by their type; absent where there is none')
+		'Alerts that are firing, by their type; absent where there is none'),
+	-- Without preload, the runs of the jobs are all that is counted.
+	(15, 'job_runs_total', 'counter', 'runs', $q$
+		SELECT jsonb_build_object('job', r.job, 'result', l.result), l.value
+		FROM @extschema@.webhook_job_runs r
+			CROSS JOIN LATERAL (VALUES (1, 'ok', r.runs - r.failures), (2, 'failed', r.failures)) AS l (place, result, value)
+		WHERE NOT (SELECT s.preloaded FROM @extschema@.webhook_worker_state() s) ORDER BY r.job, l.place $q$,
+		'Runs of the jobs that ended')
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_gauges() IS
 	'internal: the gauges, and the queries that look them up';
@@ -131,14 +138,6 @@ CREATE FUNCTION @extschema@.webhook_metric_samples(p_metrics text[])
 	AS $$
 	SELECT c.ordinal, c.metric, c.name, c.labels, c.kind, c.value, c.unit, c.help, 'shared memory'
 	FROM @extschema@.webhook_counter_samples() c
-	UNION ALL
-	-- Without preload, the runs of the jobs are all that is counted.
-	SELECT 9000 + (row_number() OVER (ORDER BY r.job, l.result))::integer, 'wahook_job_runs_total', 'wahook_job_runs_total',
-		jsonb_build_object('job', r.job, 'result', l.result), 'counter', l.value::double precision, 'runs',
-		'Runs of the jobs that ended', 'tables'
-	FROM @extschema@.webhook_job_runs r
-		CROSS JOIN LATERAL (VALUES ('ok', r.runs - r.failures), ('failed', r.failures)) AS l (result, value)
-	WHERE NOT (SELECT s.preloaded FROM @extschema@.webhook_worker_state() s)
 	UNION ALL
 	SELECT 10000 + row_number() OVER (ORDER BY g.ordinal)::integer, g.metric, g.metric, g.labels, g.kind, g.value, g.unit, g.help, 'tables'
 	FROM @extschema@.webhook_gauge_samples(p_metrics) g

@@ -126,6 +126,8 @@ is(promtool($text), '', 'a locked table does no harm');
 is($samples->{wahook_gauges_failed}, 1, 'its gauge failed');
 ok(!exists $samples->{'wahook_dead_letters{state=pending}'}, 'and is absent');
 is($samples->{wahook_circuits_open}, 2, 'the others are there');
+$blocker->query_safe('LOCK TABLE webhook_job_runs');
+is($node->psql('postgres', q{SET statement_timeout = '60s'; SELECT count(*) > 100 FROM webhook_metrics()}), 0, 'nor does that of the jobs, whose runs shared memory has');
 $blocker->query_safe('ROLLBACK');
 $blocker->quit;
 
