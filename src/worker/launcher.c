@@ -383,6 +383,7 @@ wahook_launcher_main(Datum database)
 		proc_exit(0);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	wahook_read_settings_anew();
 
 	for (;;)
 	{

@@ -89,9 +89,21 @@ override(const char *name, const char *value)
 	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/*
+ * The server passes a reload on to a process that has just been made before this can take the signal,
+ * and so it would go by the former settings until the next one.
+ */
+void
+wahook_read_settings_anew(void)
+{
+	ConfigReloadPending = true;
+	wahook_process_interrupts();
+}
+
 void
 wahook_prepare_process(void)
 {
+	wahook_read_settings_anew();
 	override("search_path", "pg_catalog, pg_temp");
 	override("session_replication_role", "origin");
 	override("check_function_bodies", "on");

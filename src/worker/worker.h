@@ -87,6 +87,9 @@ extern bool wahook_unit_was_busy(void);
 /* For handler processes: once after they are connected, before the first unit. */
 extern void wahook_prepare_process(void);
 
+/* What has been set meanwhile; for a process that has just begun. */
+extern void wahook_read_settings_anew(void);
+
 /*
  * Null: SIGTERM cancels the unit that is under way. Or: called then, in the signal handler. True where
  * it has told the unit to end in its own way; else the process ends at once.

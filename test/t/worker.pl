@@ -177,6 +177,17 @@ await($node, "SELECT runs > $runs + 1 FROM webhook_jobs WHERE job = 'retention'"
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET wahook.retention_interval; ALTER SYSTEM RESET wahook.retention_interval');
 $node->reload;
 $worker = await_worker($worker);
+# Both at once: the reload comes while the next worker starts, and must not be lost.
+for my $interval (('1 h', '1 s') x 8)
+{
+	$node->safe_psql('postgres', "ALTER DATABASE postgres SET wahook.dlq_interval = '6 min'; ALTER SYSTEM SET wahook.retention_interval = '$interval'; SELECT pg_reload_conf()");
+	$worker = await_worker($worker);
+	$runs = runs_of('retention');
+	await($node, "SELECT runs > $runs + 1 FROM webhook_jobs WHERE job = 'retention'", 'an interval that was changed with the worker') if $interval eq '1 s';
+}
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET wahook.dlq_interval; ALTER SYSTEM RESET wahook.retention_interval');
+$node->reload;
+$worker = await_worker($worker);
 
 # --- A job that fails is told of once, is tried again, and does not keep the others from running.
 $node->safe_psql('postgres', <<'SQL');
