@@ -77,7 +77,9 @@ SELECT sum(received) = (SELECT count(*) FROM processed_webhook_messages WHERE re
 -- hand; recorded with a time long past.
 INSERT INTO processed_webhook_messages (id, whatsapp_message_id, received_at, processed_at, processing_time_ms)
 	VALUES (webhook_uuid(), 'wamid.rollup-a', now() - interval '30 minutes', now() - interval '20 minutes', 7),
-		(webhook_uuid(), 'wamid.rollup-d', now(), now() - interval '5 hours', 100000);
+		(webhook_uuid(), 'wamid.rollup-d', now(), now() - interval '5 hours', 100000),
+		-- By a caller whose clock is ahead, and without an attempt: received before what was counted, processed after.
+		(webhook_uuid(), 'wamid.rollup-e', now() - interval '65 minutes 10 seconds', now() - interval '64 minutes 30 seconds', 8);
 CREATE TEMP TABLE later AS SELECT id, whatsapp_message_id, row_number() OVER (ORDER BY received_at) AS n
 	FROM processed_webhook_messages WHERE processed_at IS NULL AND received_at < now() - interval '3 hours' ORDER BY received_at LIMIT 20;
 UPDATE processed_webhook_messages m SET processed_at = now() - interval '1 minute' * n, processing_time_ms = 3000 + n

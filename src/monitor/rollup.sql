@@ -86,6 +86,7 @@ COMMENT ON FUNCTION @extschema@.webhook_percentile(integer[], bigint[], double p
 -- Messages that were processed, known at a time from p_from on and before p_until. Most were received in
 -- that time, which has a BRIN index. Those received earlier have an attempt that ended in that time, or a
 -- dead letter that was resolved; the seconds around are for statements that take the time more than once.
+-- A caller that records messages itself may have a clock that is ahead of the server's, by up to a minute.
 CREATE FUNCTION @extschema@.webhook_messages_known(p_from timestamptz, p_until timestamptz)
 	RETURNS TABLE (processed_at timestamptz, processing_time_ms integer)
 	LANGUAGE plpgsql STABLE ROWS 10000
@@ -98,6 +99,7 @@ CREATE FUNCTION @extschema@.webhook_messages_known(p_from timestamptz, p_until t
 #variable_conflict use_column
 DECLARE
 	v_slack constant interval := '10 seconds';
+	c_ahead constant interval := '1 minute';
 	v_id_before uuid := @extschema@.webhook_uuid_floor(p_from + v_slack);
 	v_id_foreign uuid := @extschema@.webhook_uuid_floor(now() + interval '1 day');
 BEGIN
@@ -114,7 +116,10 @@ BEGIN
 			UNION
 			SELECT d_m.id FROM @extschema@.webhook_dlq d
 				JOIN @extschema@.processed_webhook_messages d_m USING (whatsapp_message_id)
-				WHERE d.resolution_status = 'resolved' AND d.processed_at >= p_from - v_slack) c
+				WHERE d.resolution_status = 'resolved' AND d.processed_at >= p_from - v_slack
+			UNION
+			SELECT a_m.id FROM @extschema@.processed_webhook_messages a_m
+				WHERE a_m.received_at >= p_from - c_ahead AND a_m.received_at < p_from AND a_m.processed_at >= p_from) c
 			JOIN @extschema@.processed_webhook_messages m ON m.id = c.id
 		WHERE m.received_at < p_from AND m.processed_at >= p_from AND m.processed_at < p_until;
 END
