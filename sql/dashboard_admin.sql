@@ -13,6 +13,10 @@ SELECT e, webhook_error_class(e) FROM unnest(ARRAY[NULL, '', 'HTTP 503', 'HTTP 3
 	'invalid input syntax for type json', 'relation "x" does not exist', 'TypeError: undefined is not a function', 'its holder vanished',
 	'circuit open', 'out of memory', 'worker is shutting down', 'Ines says hello, +250 788 123 456', E'\u0001<script>']) e;
 SELECT length(webhook_error_class(repeat('x', 1000000) || 'timeout')), count(DISTINCT webhook_error_class(md5(n::text))) FROM generate_series(1, 200) n;
+-- Nor do they depend on how the session writes strings; nor does what an erasure looks for.
+SET standard_conforming_strings = off;
+SELECT webhook_error_class('HTTP 503'), webhook_error_class('TLS failed: x'), webhook_name_pattern('a.b+c9');
+RESET standard_conforming_strings;
 
 -- Charts of nothing, of one value, of gaps.
 SELECT webhook_time_chart('a', 'lines', 'A < B', '"d"', ARRAY[timestamptz '2026-01-01 00:00+00'], '[{"name": "n", "class": "good", "values": [null]}]', 'u');

@@ -32,14 +32,14 @@ CREATE FUNCTION @extschema@.webhook_error_class(p_error text) RETURNS text
 	AS $$
 	SELECT CASE
 		WHEN coalesce(p_error, '') = '' THEN 'no error text'
-		WHEN e ~ '\mhttp(/[0-9.]+)? ?(status|error|code)?:? ?[1-5][0-9][0-9]\M'
-			THEN 'HTTP ' || substring(e FROM '\mhttp(?:/[0-9.]+)? ?(?:status|error|code)?:? ?([1-5][0-9][0-9])\M')
+		WHEN e ~ E'\\mhttp(/[0-9.]+)? ?(status|error|code)?:? ?[1-5][0-9][0-9]\\M'
+			THEN 'HTTP ' || substring(e FROM E'\\mhttp(?:/[0-9.]+)? ?(?:status|error|code)?:? ?([1-5][0-9][0-9])\\M')
 		WHEN e ~ 'time(d)?[- ]?out|deadline|not processed within' THEN 'timeout'
 		WHEN e ~ 'deadlock|could not serialize|lock not available|could not obtain lock' THEN 'conflict between transactions'
 		WHEN e ~ 'rate.?limit|too many requests|quota' THEN 'rate limited'
-		WHEN e ~ '\mcircuit' THEN 'circuit open'
+		WHEN e ~ E'\\mcircuit' THEN 'circuit open'
 		WHEN e ~ 'resolve|name or service not known|getaddrinfo|enotfound' THEN 'name not resolved'
-		WHEN e ~ '\m(tls|ssl)\M|certificate' THEN 'TLS failed'
+		WHEN e ~ E'\\m(tls|ssl)\\M|certificate' THEN 'TLS failed'
 		WHEN e ~ 'address refused' THEN 'address not allowed'
 		WHEN e ~ 'connect|econn|socket|network|unreachable|broken pipe' THEN 'connection failed'
 		WHEN e ~ 'violates|duplicate key|constraint' THEN 'constraint violated'

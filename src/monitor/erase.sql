@@ -26,7 +26,7 @@ CREATE FUNCTION @extschema@.webhook_name_pattern(p_name text) RETURNS text
 		WHEN length(p_name) < 5 THEN '(?<=^|")' || quoted || '(?=$|")'
 		WHEN p_name ~ '^[0-9]+$' THEN '(?<![0-9])' || quoted || '(?![0-9])'
 		ELSE '(?<![A-Za-z0-9.])' || quoted || '(?![A-Za-z0-9])' END
-	FROM regexp_replace(p_name, '([^[:alnum:]])', '\\\1', 'g') quoted
+	FROM regexp_replace(p_name, '([^[:alnum:]])', E'\\\\\\1', 'g') quoted
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_name_pattern(text) IS
 	'the regular expression that finds a name of a user in a text';
@@ -123,7 +123,7 @@ BEGIN
 	END IF;
 	SELECT n.names, n.conversations INTO v_names, v_conversations FROM @extschema@.webhook_names_of_user(btrim(p_user_id)) n;
 
-	v_patterns := ARRAY(SELECT '%' || regexp_replace(name, '([\\%_])', '\\\1', 'g') || '%' FROM unnest(v_names) name);
+	v_patterns := ARRAY(SELECT '%' || regexp_replace(name, E'([\\\\%_])', E'\\\\\\1', 'g') || '%' FROM unnest(v_names) name);
 
 	-- First what all calls lock first. The agents' tables follow by their foreign keys, so they are counted here.
 	PERFORM FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations) ORDER BY id FOR UPDATE;

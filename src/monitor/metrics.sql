@@ -164,14 +164,14 @@ CREATE FUNCTION @extschema@.webhook_metrics_prometheus() RETURNS text
 	SET extra_float_digits = 1
 	AS $$
 	SELECT string_agg(CASE WHEN first THEN
-			format(E'# HELP %s %s\n# TYPE %1$s %3$s\n', metric, replace(replace(help, '\', '\\'), E'\n', '\n'), kind)
+			format(E'# HELP %s %s\n# TYPE %1$s %3$s\n', metric, replace(replace(help, E'\\', E'\\\\'), E'\n', E'\\n'), kind)
 			|| CASE WHEN unit = 'seconds' THEN format(E'# UNIT %s seconds\n', metric) ELSE '' END
 		ELSE '' END || name || labels || ' ' || value || E'\n', '' ORDER BY ordinal)
 	FROM (SELECT s.ordinal, s.metric, s.name, s.kind, s.unit, s.help,
 			row_number() OVER (PARTITION BY s.metric ORDER BY s.ordinal) = 1 AS first,
 			CASE s.value WHEN 'Infinity' THEN '+Inf' WHEN '-Infinity' THEN '-Inf' ELSE s.value::text END AS value,
 			coalesce('{' || (SELECT string_agg(format('%s="%s"', l.key,
-					replace(replace(replace(l.value, '\', '\\'), '"', '\"'), E'\n', '\n')), ',' ORDER BY l.key)
+					replace(replace(replace(l.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',' ORDER BY l.key)
 				FROM jsonb_each_text(s.labels) AS l (key, value)) || '}', '') AS labels
 		FROM @extschema@.webhook_metric_samples(NULL::text[]) s) s
 	$$;

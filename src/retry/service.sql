@@ -14,9 +14,9 @@ CREATE FUNCTION @extschema@.webhook_check_url(
 	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
-	v_port text := substring(p_url FROM '(?i)^https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]):([0-9]+)(?:[/?]|$)');
+	v_port text := substring(p_url FROM E'(?i)^https?://(?:[a-z0-9._-]+|\\[[0-9a-f:.]+\\]):([0-9]+)(?:[/?]|$)');
 BEGIN
-	IF p_url !~* '^https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
+	IF p_url !~* E'^https?://([a-z0-9._-]+|\\[[0-9a-f:.]+\\])(:[0-9]{1,5})?([/?][!-~]*)?$'
 		OR position('#' IN p_url) > 0 OR length(p_url) > 2000 OR v_port::integer NOT BETWEEN 1 AND 65535
 	THEN
 		RAISE EXCEPTION '% can''t be called', p_what

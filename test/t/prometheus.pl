@@ -59,6 +59,9 @@ for my $name (@hostile)
 sql("SELECT receive_webhook('" . delivery(message('m-1', '491761234567'), message('m-2', '2'), message('m-3', '3')) . "'); SELECT run_webhook_job(job) FROM webhook_job_list()");
 my $text = text();
 is(promtool($text), '', 'nor with services of all names');
+is(sql(q~SELECT string_agg(line, ' ' ORDER BY line) FROM regexp_split_to_table(webhook_metrics_prometheus(), E'\n') AS line WHERE line LIKE '%http_attempts_total{%'~),
+	sql(q~SET standard_conforming_strings = off; SELECT string_agg(line, ' ' ORDER BY line) FROM regexp_split_to_table(webhook_metrics_prometheus(), E'\n') AS line WHERE line LIKE '%http_attempts_total{%'~),
+	'nor where strings are written as of old');
 like(promtool("$text\nwahook_claims 1"), qr/./, 'it would find something');
 my ($samples, $types) = parse($text);
 ok(exists $samples->{'wahook_http_attempts_total{service=' . substr($_, 0, 63) . ',status=2xx}'}, 'a service is found again') or diag $_ for @hostile;
