@@ -155,7 +155,7 @@ put_reset(Samples *samples, TimestampTz at, wahook_ResetReason reason)
 
 /*
  * webhook_counter_samples() → a row for each number of this database. None where the library is not
- * preloaded.
+ * preloaded, or has no room for its counters.
  */
 Datum
 wahook_counter_samples(PG_FUNCTION_ARGS)
@@ -168,7 +168,8 @@ wahook_counter_samples(PG_FUNCTION_ARGS)
 	wahook_ResetReason reset_reason;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (memory == NULL)
+	/* Zeros of a database that there is no room for would look as if nothing happened in it. */
+	if (memory == NULL || (block == NULL && wahook_find_block(InvalidOid) == NULL))
 		return (Datum) 0;
 	LWLockAcquire(&memory->lock, LW_SHARED);
 	reset_at = block ? block->reset_at : memory->started_at;

@@ -334,6 +334,20 @@ is(counter($accepted, 'brief'), 1, 'a copy of a database counts from one');
 sql('DROP DATABASE brief');
 is(counter($accepted), 1, 'the others count on');
 
+# More of them than there is room for. What takes room is the library; the extension would only take time.
+my $take = q{CREATE FUNCTION take() RETURNS timestamptz AS '$libdir/wahook', 'wahook_reset_counters' LANGUAGE C; SELECT take()};
+is(sql(join "\n", map { "CREATE DATABASE d$_ TEMPLATE template0 STRATEGY file_copy;\n\\connect d$_\n$take IS NOT NULL;" } 1 .. 62), join("\n", ('t') x 62), 'room for 64 databases');
+sql('CREATE DATABASE one_more');
+sql('CREATE EXTENSION wahook', 'one_more');
+sql(receive(message('t-1', '6000')), 'one_more');
+is(sql(q{SELECT count(*) FROM webhook_metrics() WHERE source <> 'tables'}, 'one_more'), 0, 'one that there is no room for has no counters');
+isnt($node->psql('one_more', 'SELECT webhook_metrics_reset()', stderr => \my $no_room), 0, 'nothing to reset');
+like($no_room, qr/there is no room.*64 databases/s, 'and that says why');
+sql('DROP DATABASE d1');
+sql(receive(message('t-2', '6000')), 'one_more');
+is(counter($accepted, 'one_more'), 1, 'until another one is dropped');
+sql(join "\n", map { "DROP DATABASE $_;" } 'one_more', map { "d$_" } 2 .. 62);
+
 # Without the preload line meanwhile, and the extension made anew.
 $node->stop;
 is((unpack 'LLLl', slurp_file($file))[3], 2, 'what a dropped database had is free');
