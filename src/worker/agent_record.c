@@ -37,9 +37,12 @@ static wahook_Plan complete_plan =
 
 static wahook_Plan estimate_plan = {"SELECT @extschema@.estimate_tokens($1)", 1, {TEXTOID}};
 
-static wahook_Plan spend_plan = {"SELECT @extschema@.webhook_agent_spend($1, $2, $3)",
-								 3,
-								 {TEXTOID, TEXTOID, INT4OID}};
+/* Who has been erased since has no name any more. */
+static wahook_Plan spend_plan =
+	{"SELECT @extschema@.webhook_agent_spend($1, CASE WHEN EXISTS (SELECT"
+	 " FROM @extschema@.webhook_conversations WHERE id = $4) THEN $2 END, $3)",
+	 4,
+	 {TEXTOID, TEXTOID, INT4OID, UUIDOID}};
 
 static wahook_Plan reply_plan =
 	{"INSERT INTO @extschema@.webhook_agent_replies (conversation_id, service, agent_type, lock_id,"
@@ -123,7 +126,7 @@ report(void *arg)
 	if (tokens > 0)
 	{
 		Datum values[] = {CStringGetTextDatum(agent), CStringGetTextDatum(turn->user_id),
-						  Int32GetDatum((int) Min(tokens, PG_INT32_MAX))};
+						  Int32GetDatum((int) Min(tokens, PG_INT32_MAX)), UUIDPGetDatum(&turn->id)};
 
 		wahook_execute(&spend_plan, values, NULL);
 		wahook_count_labelled(WAHOOK_AGENT_TOKENS, agent, WAHOOK_TOKENS_INPUT,

@@ -413,11 +413,22 @@ $model->open_gate('off');
 await_processed('wamid.off');
 is(scalar(() = $model->calls('/model/gate/off')), 1, 'a service that is disabled ends its turn, and begins none');
 
+# Who is erased while a model thinks: what it costs is counted, and not under a name.
+both('erased', '/model/gate/erased');
+sql(q{SELECT register_webhook_agent('erased', p_daily_tokens => 1000, p_daily_tokens_per_user => 1000)});
+receive(message('wamid.erased', '491511777777', 'erased'));
+ok($model->await_requests('/model/gate/erased', 1), 'a fourth');
+sql(q{SELECT erase_webhook_user('491511777777')});
+$model->open_gate('erased');
+await($node, q{SELECT EXISTS (SELECT FROM webhook_rate_limits WHERE bucket = 'agent:erased' AND tokens < 950)}, 'a call for somebody erased is paid for');
+is(sql(q{SELECT count(*) FROM webhook_rate_limits WHERE identifier = '491511777777'}), 0, 'and leaves no name');
+
 # Nothing is held while a model thinks.
 both('slow', '/model/gate/slow');
 receive(message('wamid.slow1', '15', 'slow 1'));
 ok($model->await_requests('/model/gate/slow', 1), 'a model thinks');
-is(sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'wahook%' AND xact_start IS NOT NULL}), 0, 'no transaction is open');
+# Another process may be looking for work for a moment; what is held for the model is held until its gate opens.
+await($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'wahook%' AND xact_start IS NOT NULL}, 'no transaction is open');
 is(sql(q{SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL AND lock_expires_at > now() AND user_id = '15'}), 1, 'only a lease');
 receive(message('wamid.slow2', '15', 'slow 2'), message('wamid.slow3', '15', 'slow 3'));
 $model->open_gate('slow');
