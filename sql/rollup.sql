@@ -101,6 +101,17 @@ SELECT webhook_roll_up() -> 'counted' > '20' AS counted;
 SELECT * FROM differences();
 SELECT webhook_count_messages(counted_until, counted_until) FROM webhook_rollup_state;
 SELECT * FROM differences();
+-- The clock is set back: as if this had been counted at a later time.
+SAVEPOINT s;
+UPDATE webhook_rollup_state SET counted_until = now() + interval '10 minutes', next_until = now() + interval '11 minutes';
+INSERT INTO processed_webhook_messages (whatsapp_message_id, received_at, processed_at, processing_time_ms) VALUES ('wamid.rollup-back', now(), now(), 9);
+-- What came in an hour before is found by its attempt, where its id is as old.
+UPDATE processed_webhook_messages SET id = webhook_uuid_floor(received_at) WHERE whatsapp_message_id = 'wamid.rollup-a';
+INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+	SELECT id, 1, 'succeeded', processed_at FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.rollup-a';
+SELECT webhook_roll_up() ->> 'success' AS success;
+SELECT * FROM differences();
+ROLLBACK TO s;
 -- Somebody's transaction is still open.
 UPDATE webhook_rollup_state SET next_until = now() - interval '2 minutes', next_xid = '9000000000000000000';
 SELECT webhook_roll_up() -> 'counted' AS waits;

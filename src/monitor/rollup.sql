@@ -357,6 +357,13 @@ BEGIN
 	INSERT INTO @extschema@.webhook_rollup_state DEFAULT VALUES ON CONFLICT (one) DO NOTHING;
 	SELECT * INTO v_state FROM @extschema@.webhook_rollup_state FOR UPDATE;
 
+	-- The clock was set back: what comes now comes before what was counted, so the hour begins anew.
+	IF v_state.counted_until > now() THEN
+		v_state.counted_until := @extschema@.webhook_period(interval '1 hour', now());
+		v_state.history_until := CASE WHEN v_state.history_until IS NOT NULL THEN least(v_state.history_until, v_state.counted_until) END;
+		v_state.next_until := NULL;
+		DELETE FROM @extschema@.webhook_message_sums WHERE starts_at >= v_state.counted_until;
+	END IF;
 	IF v_state.next_until > v_state.counted_until OR v_state.counted_until IS NULL THEN
 		IF pg_snapshot_xmin(pg_current_snapshot()) >= v_state.next_xid::xid8
 			OR v_state.next_until < now() - c_patience
