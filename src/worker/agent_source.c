@@ -15,12 +15,10 @@
 
 #include "core/wake.h"
 #include "worker/agent_turn.h"
-#include "worker/http_settings.h"
 #include "worker/requests.h"
 #include "worker/worker.h"
 
 /* What can't be claimed though it is due, or not be done, is tried again after such pauses. */
-#define FIRST_PAUSE_US (100 * INT64CONST(1000))
 #define LAST_LOOK_PAUSE_US (60 * USECS_PER_SEC)
 #define LAST_TASK_PAUSE_US USECS_PER_SEC
 
@@ -42,13 +40,6 @@ static wahook_Turn *
 first_of(dlist_head *list)
 {
 	return dlist_container(wahook_Turn, node, dlist_head_node(list));
-}
-
-static void
-move_all(dlist_head *from, dlist_head *to)
-{
-	while (!dlist_is_empty(from))
-		dlist_push_tail(to, dlist_pop_head_node(from));
 }
 
 static void
@@ -83,23 +74,10 @@ count(const char *service)
 	return n;
 }
 
-/* As for deliveries: a service that has no turn may always begin one, up to twice the number. */
 static int
 free_slots(const wahook_AgentService *service)
 {
-	int own = count(service->name);
-	int all = count(NULL);
-	int slots = Min(service->concurrency - own, wahook_http_max_connections - all);
-
-	if (own == 0 && all < 2 * wahook_http_max_connections)
-		slots = Max(slots, 1);
-	return Max(slots, 0);
-}
-
-static int64
-longer(int64 pause_us, int64 longest_us)
-{
-	return pause_us == 0 ? FIRST_PAUSE_US : Min(2 * pause_us, longest_us);
+	return wahook_free_slots(count(service->name), count(NULL), service->concurrency);
 }
 
 /* --- calls --- */
@@ -204,7 +182,7 @@ do_tasks(void)
 		dlist_init(&done);
 		failed = !wahook_in_transaction(wahook_do_turn_tasks, &run);
 		if (failed)
-			move_all(&done, &busy);
+			wahook_move_all(&done, &busy);
 		while (!dlist_is_empty(&done))
 		{
 			wahook_Turn *turn = first_of(&done);
@@ -213,9 +191,10 @@ do_tasks(void)
 			go_on(turn, &busy);
 		}
 	}
-	move_all(&busy, &to_do);
+	wahook_move_all(&busy, &to_do);
 	drop_expired(&to_do);
-	task_pause_us = dlist_is_empty(&to_do) ? 0 : longer(task_pause_us, LAST_TASK_PAUSE_US);
+	task_pause_us =
+		dlist_is_empty(&to_do) ? 0 : wahook_longer_pause(task_pause_us, LAST_TASK_PAUSE_US);
 	do_at = GetCurrentTimestamp() + task_pause_us;
 }
 
@@ -343,7 +322,7 @@ claim_for(const wahook_AgentService *service, TimestampTz now)
 		look_pause_us = 0;
 		do_at = now;
 	}
-	move_all(&claim.claimed, &to_do);
+	wahook_move_all(&claim.claimed, &to_do);
 	if (claim.n == wanted)
 		return DT_NOEND;
 	if (claim.retry_at > now && claim.retry_at != DT_NOEND)
@@ -376,7 +355,7 @@ look_for_work(TimestampTz now)
 		else
 			again = true;
 	}
-	look_pause_us = again ? longer(look_pause_us, LAST_LOOK_PAUSE_US) : 0;
+	look_pause_us = again ? wahook_longer_pause(look_pause_us, LAST_LOOK_PAUSE_US) : 0;
 	if (again)
 		look_at = Min(look_at, now + look_pause_us);
 }
@@ -436,8 +415,8 @@ static void
 stop(void)
 {
 	wahook_await_answers(&calling, finish_answers);
-	move_all(&to_do, &pausing);
-	move_all(&calling, &pausing);
+	wahook_move_all(&to_do, &pausing);
+	wahook_move_all(&calling, &pausing);
 	if (!dlist_is_empty(&pausing))
 		(void) wahook_in_transaction(wahook_give_turns_back, &pausing);
 }

@@ -17,13 +17,11 @@
 
 #include "worker/deliver.h"
 #include "worker/http_count.h"
-#include "worker/http_settings.h"
 #include "worker/requests.h"
 #include "worker/standard_webhooks.h"
 #include "worker/worker.h"
 
 /* What can't be claimed though it is due, or not be recorded, is tried again after such pauses. */
-#define FIRST_PAUSE_US (100 * INT64CONST(1000))
 #define LAST_LOOK_PAUSE_US (60 * USECS_PER_SEC)
 #define LAST_RECORD_PAUSE_US USECS_PER_SEC
 
@@ -43,13 +41,6 @@ static wahook_Delivery *
 first_of(dlist_head *list)
 {
 	return dlist_container(wahook_Delivery, node, dlist_head_node(list));
-}
-
-static void
-move_all(dlist_head *from, dlist_head *to)
-{
-	while (!dlist_is_empty(from))
-		dlist_push_tail(to, dlist_pop_head_node(from));
 }
 
 static void
@@ -88,13 +79,7 @@ count(const char *service)
 static int
 free_slots(const wahook_Endpoint *endpoint)
 {
-	int own = count(endpoint->service);
-	int all = count(NULL);
-	int slots = Min(endpoint->concurrency - own, wahook_http_max_connections - all);
-
-	if (own == 0 && all < 2 * wahook_http_max_connections)
-		slots = Max(slots, 1);
-	return Max(slots, 0);
+	return wahook_free_slots(count(endpoint->service), count(NULL), endpoint->concurrency);
 }
 
 /* --- requests --- */
@@ -210,12 +195,6 @@ keep_leased(dlist_head *list)
 	}
 }
 
-static int64
-longer(int64 pause_us, int64 longest_us)
-{
-	return pause_us == 0 ? FIRST_PAUSE_US : Min(2 * pause_us, longest_us);
-}
-
 /* Records what has ended; what can't be for the moment stays in the list. */
 static void
 record_ended(bool stopping)
@@ -237,11 +216,12 @@ record_ended(bool stopping)
 		free_all(&recorded);
 		start_next_parts(&goes_on);
 	}
-	move_all(&recorded, &ended);
-	move_all(&goes_on, &ended);
-	move_all(&busy, &ended);
+	wahook_move_all(&recorded, &ended);
+	wahook_move_all(&goes_on, &ended);
+	wahook_move_all(&busy, &ended);
 	keep_leased(&ended);
-	record_pause_us = dlist_is_empty(&ended) ? 0 : longer(record_pause_us, LAST_RECORD_PAUSE_US);
+	record_pause_us =
+		dlist_is_empty(&ended) ? 0 : wahook_longer_pause(record_pause_us, LAST_RECORD_PAUSE_US);
 	record_at = GetCurrentTimestamp() + record_pause_us;
 }
 
@@ -309,7 +289,7 @@ look_for_work(TimestampTz now)
 		else
 			again = true;
 	}
-	look_pause_us = again ? longer(look_pause_us, LAST_LOOK_PAUSE_US) : 0;
+	look_pause_us = again ? wahook_longer_pause(look_pause_us, LAST_LOOK_PAUSE_US) : 0;
 	if (again)
 		look_at = Min(look_at, now + look_pause_us);
 }

@@ -11,6 +11,8 @@
 /* How long answers are waited for when the worker is to end. */
 #define STOP_WAIT_US (2 * USECS_PER_SEC)
 
+#define FIRST_PAUSE_US (100 * INT64CONST(1000))
+
 bool
 wahook_start_request(const wahook_HttpRequest *request)
 {
@@ -44,6 +46,29 @@ wahook_await_answers(dlist_head *under_way, void (*over)(void))
 			break;
 		wahook_http_wait((until - now) / 1000 + 1);
 	}
+}
+
+int
+wahook_free_slots(int own, int all, int concurrency)
+{
+	int slots = Min(concurrency - own, wahook_http_max_connections - all);
+
+	if (own == 0 && all < 2 * wahook_http_max_connections)
+		slots = Max(slots, 1);
+	return Max(slots, 0);
+}
+
+int64
+wahook_longer_pause(int64 pause_us, int64 longest_us)
+{
+	return pause_us == 0 ? FIRST_PAUSE_US : Min(2 * pause_us, longest_us);
+}
+
+void
+wahook_move_all(dlist_head *from, dlist_head *to)
+{
+	while (!dlist_is_empty(from))
+		dlist_push_tail(to, dlist_pop_head_node(from));
 }
 
 static TimestampTz

@@ -24,4 +24,17 @@ extern bool wahook_start_request(const wahook_HttpRequest *request);
  */
 extern void wahook_await_answers(dlist_head *under_way, void (*over)(void));
 
+/*
+ * How many more a service may start that has its own number of them under way, of all that there are:
+ * up to its concurrency, and all together wahook.http_max_connections. One that has none may always
+ * start one, up to twice that number, so that services that hang can't use up all there is.
+ */
+extern int wahook_free_slots(int own, int all, int concurrency);
+
+/* What can't be done for the moment is tried again after 100 ms, 200 ms, ... up to the longest pause. */
+extern int64 wahook_longer_pause(int64 pause_us, int64 longest_us);
+
+/* Appends one list to another. */
+extern void wahook_move_all(dlist_head *from, dlist_head *to);
+
 #endif
