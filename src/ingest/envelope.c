@@ -248,3 +248,24 @@ wahook_read_delivery(const char *body, size_t len, int max_depth, wahook_Deliver
 	}
 	return NULL;
 }
+
+char *
+wahook_normalize_identity(const char *identity)
+{
+	char *digits;
+	char *to;
+
+	if (identity == NULL)
+		return NULL;
+	digits = pstrdup(identity);
+	to = digits;
+	for (const char *from = identity; *from; from++)
+	{
+		if (*from >= '0' && *from <= '9')
+			*to++ = *from;
+		else if (strchr("+ -()", *from) == NULL)
+			return digits[0] ? pstrdup(identity) : NULL;
+	}
+	*to = '\0';
+	return to > digits ? digits : pstrdup(identity);
+}

@@ -77,27 +77,6 @@ first_text(wahook_Span object, const char *const *keys, int n)
 	return first_value_text(values, n);
 }
 
-char *
-wahook_normalize_identity(const char *identity)
-{
-	char *digits;
-	char *to;
-
-	if (identity == NULL)
-		return NULL;
-	digits = pstrdup(identity);
-	to = digits;
-	for (const char *from = identity; *from; from++)
-	{
-		if (*from >= '0' && *from <= '9')
-			*to++ = *from;
-		else if (strchr("+ -()", *from) == NULL)
-			return digits[0] ? pstrdup(identity) : NULL;
-	}
-	*to = '\0';
-	return to > digits ? digits : pstrdup(identity);
-}
-
 /* Seconds since 1970, as a string or a number; milliseconds too. Anything else is not known. */
 static TimestampTz
 read_timestamp(wahook_Span object)
