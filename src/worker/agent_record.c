@@ -297,10 +297,32 @@ prepare(wahook_Turn *turn)
 }
 
 static void
+log_lost(const wahook_Turn *turn)
+{
+	wahook_Event event;
+
+	wahook_event_begin(&event, "AGENT_TURN_LEASE_LOST", WAHOOK_EVENT_PROBLEM);
+	wahook_event_text(&event, "service", turn->service.name);
+	wahook_event_text(&event, "agent_type", asked_first(turn));
+	wahook_event_uuid(&event, "conversation_id", &turn->id);
+	if (turn->correlation_id != NULL)
+		wahook_event_text(&event, "correlation_id", turn->correlation_id);
+	wahook_event_int(&event, "calls", turn->calls);
+	wahook_event_end(&event);
+}
+
+/* An answer that came too late has been paid for: that is reported, and no more done about it. */
+static void
 do_task(void *arg)
 {
 	wahook_Turn *turn = arg;
 
+	if (turn->is_lost)
+	{
+		log_lost(turn);
+		turn->result = WAHOOK_TURN_LOST;
+		return;
+	}
 	switch (turn->task)
 	{
 		case WAHOOK_TURN_PREPARE:
@@ -319,21 +341,6 @@ do_task(void *arg)
 			turn->result = give_back(turn);
 			break;
 	}
-}
-
-static void
-log_lost(const wahook_Turn *turn)
-{
-	wahook_Event event;
-
-	wahook_event_begin(&event, "AGENT_TURN_LEASE_LOST", WAHOOK_EVENT_PROBLEM);
-	wahook_event_text(&event, "service", turn->service.name);
-	wahook_event_text(&event, "agent_type", asked_first(turn));
-	wahook_event_uuid(&event, "conversation_id", &turn->id);
-	if (turn->correlation_id != NULL)
-		wahook_event_text(&event, "correlation_id", turn->correlation_id);
-	wahook_event_int(&event, "calls", turn->calls);
-	wahook_event_end(&event);
 }
 
 static void

@@ -89,11 +89,6 @@ on_answer(void *arg, wahook_HttpAnswer *answer)
 
 	turn->answer = answer;
 	dlist_delete(&turn->node);
-	if (turn->is_lost)
-	{
-		wahook_free_turn(turn);
-		return;
-	}
 	wahook_judge_call(turn);
 	dlist_push_tail(&to_do, &turn->node);
 	wahook_source_is_due(&wahook_agents_source);

@@ -103,9 +103,9 @@ sub said { return map { "$_->{role}: $_->{content}" } @{ $_[0]{asked}{messages} 
 sub settled
 {
 	my ($what) = @_;
-	is(sql(q{SELECT (SELECT count(*) FROM webhook_inbox WHERE service <> 'long') || ' ' || (SELECT count(*) FROM webhook_conversation_queue) || ' '
+	is(sql(q{SELECT (SELECT count(*) FROM webhook_inbox WHERE service NOT IN ('long', 'lost')) || ' ' || (SELECT count(*) FROM webhook_conversation_queue) || ' '
 		|| (SELECT count(*) FROM webhook_agent_replies) || ' '
-		|| (SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL AND user_id <> 'long')}),
+		|| (SELECT count(*) FROM webhook_conversations WHERE locked_by IS NOT NULL AND user_id NOT IN ('long', 'lost'))}),
 		'0 0 0 0', $what);
 }
 
@@ -114,6 +114,15 @@ both('long', '/model/gate/long');
 receive(message('wamid.long', 'long', 'long'));
 ok($model->await_requests('/model/gate/long', 1), 'a model thinks for long');
 my $lease = sql(q{SELECT lock_expires_at FROM webhook_conversations WHERE locked_by IS NOT NULL});
+
+# Another one, who loses its lease, as if its holder had been away; the next turn of it asks again, and waits as well.
+both('lost', '/model/gate/lost');
+sql(q{SELECT register_webhook_agent('lost', p_daily_tokens => 1000)});
+receive(message('wamid.lost', 'lost', 'lost'));
+ok($model->await_requests('/model/gate/lost', 1), 'and another one');
+sql(q{UPDATE webhook_conversations SET lock_expires_at = now() WHERE user_id = 'lost';
+	UPDATE webhook_leases SET expires_at = now() WHERE service = 'lost'; SELECT pg_reload_conf()});
+ok($model->await_requests('/model/gate/lost', 2), 'which is asked again');
 
 # --- a turn
 
@@ -143,7 +152,7 @@ is(sql("SELECT c.id = '$reply->{conversation_id}', s.id = '$reply->{session_id}'
 is(memory('wamid.plain1', 'plain'), "user: plain 1\nuser: plain 2\nuser: plain 3\nassistant: $reply->{reply}", 'it is remembered');
 is(sql(q{SELECT outcome, answered_by, calls, prompt_tokens, completion_tokens, cardinality(whatsapp_message_ids), correlation_id, duration_ms >= 0
 	FROM agent_turns}), "answered|plain|1|100|10|3|$correlation_id|t", 'the turn is on record');
-is(sql(q{SELECT string_agg(DISTINCT outcome || service, ',') FROM webhook_delivery_attempts}), 'succeededplain', 'and the attempts');
+is(sql(q{SELECT string_agg(DISTINCT outcome || service, ',') FROM webhook_delivery_attempts WHERE service <> 'lost'}), 'succeededplain', 'and the attempts');
 settled('nothing is left');
 
 receive(message('wamid.plain4', '1', 'plain 4'));
@@ -454,6 +463,13 @@ $model->open_gate('long');
 await_processed('wamid.long');
 is(sql(q{SELECT string_agg(outcome, ',') FROM webhook_delivery_attempts a JOIN processed_webhook_messages m ON m.id = a.message_id
 	WHERE whatsapp_message_id = 'wamid.long'}), 'succeeded', 'a lease is renewed for as long as the model thinks');
+
+# By now the first has been told.
+$model->open_gate('lost');
+await_processed('wamid.lost');
+await($node, q{SELECT EXISTS (SELECT FROM webhook_rate_limits WHERE bucket = 'agent:lost' AND tokens < 850)}, 'both calls are paid for');
+is(sql(q{SELECT count(*) FROM agent_turns WHERE agent_type = 'lost'}), 1, 'one is a turn');
+like(slurp_file($node->logfile), qr/"event": "AGENT_TURN_LEASE_LOST"[^\n]*"service": "lost"/, 'the other one an event');
 
 # --- what it may cost
 
