@@ -101,8 +101,11 @@ SELECT webhook_roll_up() -> 'counted' > '20' AS counted;
 SELECT * FROM differences();
 SELECT webhook_count_messages(counted_until, counted_until) FROM webhook_rollup_state;
 SELECT * FROM differences();
--- The clock is set back: as if this had been counted at a later time.
+-- The clock is set back, after all of this was counted.
 SAVEPOINT s;
+-- What was recorded with a time long past would count twice.
+DELETE FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.rollup-d';
+SELECT webhook_count_messages(counted_until, now() + interval '10 minutes') > 0 AS counted FROM webhook_rollup_state;
 UPDATE webhook_rollup_state SET counted_until = now() + interval '10 minutes', next_until = now() + interval '11 minutes';
 INSERT INTO processed_webhook_messages (whatsapp_message_id, received_at, processed_at, processing_time_ms) VALUES ('wamid.rollup-back', now(), now(), 9);
 -- What came in an hour before is found by its attempt, where its id is as old.
