@@ -6,7 +6,6 @@
  */
 #include "conversation/complete.h"
 
-#include "access/genam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -20,8 +19,8 @@
 #include "utils/timestamp.h"
 
 #include "conversation/lease.h"
-#include "core/args.h"
 #include "conversation/line.h"
+#include "core/args.h"
 #include "core/compat.h"
 #include "core/counters.h"
 #include "core/errors.h"
