@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "core/compat.h"
+#include "core/page.h"
 #include "core/plan.h"
 
 /* Opens a table of the extension for look-ups by one of its indexes. */
@@ -80,6 +81,8 @@ next_row(wahook_RowReader *reader, IndexScanDesc scan, ScanDirection direction)
 			if (index_getnext_tid(scan, direction) == NULL)
 				return false;
 			reader->root = scan->xs_heaptid;
+			wahook_enter_page(reader->heap, scan->xs_heapfetch,
+							  ItemPointerGetBlockNumber(&scan->xs_heaptid));
 		}
 		if (index_fetch_heap(scan, reader->slot))
 			return true;
@@ -167,6 +170,7 @@ find_noted(wahook_RowReader *reader, Snapshot snapshot, ScanKey keys, int nkeys,
 	}
 	root = tid;
 	ExecClearTuple(reader->slot);
+	wahook_enter_page(reader->heap, reader->fetch, ItemPointerGetBlockNumber(&tid));
 	found = table_index_fetch_tuple(reader->fetch, &tid, snapshot, reader->slot, &call_again, NULL);
 	table_index_fetch_reset(reader->fetch);
 	reader->root = root;
