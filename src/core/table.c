@@ -336,57 +336,82 @@ wahook_add_row(wahook_Table *table, const Datum *values, const bool *nulls, int 
 	ResetPerTupleExprContext(table->estate);
 }
 
-static bool
-update_locked(wahook_Table *table)
+/* wait: for whoever has the row; where the caller has row-locked it, there is nobody. */
+static TM_Result
+try_update(wahook_Table *table, bool wait)
 {
 	wahook_UpdateIndexes update_indexes;
 	TM_FailureData failure;
 	LockTupleMode lockmode;
+	TM_Result result =
+		table_tuple_update(table->rows.heap, &table->rows.slot->tts_tid, table->new_row,
+						   GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, wait,
+						   &failure, &lockmode, &update_indexes);
 
-	if (table_tuple_update(table->rows.heap, &table->rows.slot->tts_tid, table->new_row,
-						   GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, true,
-						   &failure, &lockmode, &update_indexes) != TM_Ok)
-		return false;
-	if (!wahook_has_index_updates(update_indexes))
-		return true;
-	open_indexes(table);
-	wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
-	return true;
+	if (result == TM_Ok && wahook_has_index_updates(update_indexes))
+	{
+		open_indexes(table);
+		wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
+	}
+	return result;
 }
 
-bool
-wahook_update_locked_row(wahook_Table *table, const Datum *values, const bool *nulls,
-						 const bool *replace)
+/*
+ * A row that nobody has is updated at once. heapam.c refuses one that somebody has, but it asserts
+ * that whoever updates would wait; and it refuses also where only the key is locked, which a row
+ * lock gets along with. So then, and where assertions are checked, the row is locked first.
+ */
+static bool
+update(wahook_Table *table, bool locked)
+{
+	TM_Result result = TM_BeingModified;
+
+	if (table->update_by_executor)
+	{
+		if (!locked && !wahook_try_lock_row(&table->rows))
+			return false;
+		open_indexes(table);
+		ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
+								 table->new_row);
+		return true;
+	}
+#ifndef USE_ASSERT_CHECKING
+	if (!locked)
+		result = try_update(table, false);
+#endif
+	if (result == TM_BeingModified && (locked || wahook_try_lock_row(&table->rows)))
+		result = try_update(table, true);
+	return result == TM_Ok;
+}
+
+static bool
+modify_and_update(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace,
+				  bool locked)
 {
 	MemoryContext caller = enter_to_write(table);
 	HeapTuple old = ExecFetchSlotHeapTuple(table->rows.slot, false, NULL);
 	HeapTuple tuple =
 		heap_modify_tuple(old, RelationGetDescr(table->rows.heap), unconstify(Datum *, values),
 						  unconstify(bool *, nulls), unconstify(bool *, replace));
-	bool updated = true;
+	bool updated;
 
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
-	if (!table->update_by_executor)
-		updated = update_locked(table);
-	else
-	{
-		open_indexes(table);
-		ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
-								 table->new_row);
-	}
+	updated = update(table, locked);
 	leave_executor(table, caller);
 	return updated;
 }
 
-/*
- * The row is locked first, so that the update finds nobody to wait for. An update that is told not
- * to wait would not do: heapam.c asserts that there is none.
- */
+bool
+wahook_update_locked_row(wahook_Table *table, const Datum *values, const bool *nulls,
+						 const bool *replace)
+{
+	return modify_and_update(table, values, nulls, replace, true);
+}
+
 bool
 wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace)
 {
-	return wahook_try_lock_row(&table->rows) &&
-		   wahook_update_locked_row(table, values, nulls, replace);
+	return modify_and_update(table, values, nulls, replace, false);
 }
 
 Datum
