@@ -271,15 +271,33 @@ complete_noted(Completion *completion, const wahook_Conversation *conversation, 
  * Where their places are not known, nearly always they are the first of the inbox. Else they are
  * looked for line by line, so that what waits for other services is not walked past.
  */
+static void
+complete_others(Completion *completion, const wahook_Conversation *conversation, Wanted *wanted)
+{
+	wahook_RowReader *inbox = &completion->store->inbox.rows;
+	char *service = NULL;
+	Snapshot snapshot;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	snapshot = GetActiveSnapshot();
+	complete_found(completion, conversation, wanted,
+				   wahook_begin_lines(inbox, snapshot, &conversation->id), true);
+	while (wanted->nfound < wanted->n &&
+		   (service = wahook_next_line(inbox, snapshot, &conversation->id, service)) != NULL)
+		complete_found(completion, conversation, wanted,
+					   wahook_begin_part(inbox, snapshot, &conversation->id, service,
+										 wanted->seqs[0], wanted->seqs[wanted->n - 1]),
+					   false);
+	PopActiveSnapshot();
+}
+
+/* What the active snapshot is too old to show is found all the same. */
 static int
 complete(Completion *completion, const wahook_Conversation *conversation, ArrayType *seqs)
 {
-	wahook_RowReader *inbox = &completion->store->inbox.rows;
 	int n = seqs ? ArrayGetNItems(ARR_NDIM(seqs), ARR_DIMS(seqs)) : 0;
 	Wanted wanted = {0};
 	int64 *each;
-	Snapshot snapshot;
-	char *service = NULL;
 
 	/* Nulls can only have been written by hand. They take no room in the array. */
 	if (n == 0 || array_contains_nulls(seqs))
@@ -290,20 +308,22 @@ complete(Completion *completion, const wahook_Conversation *conversation, ArrayT
 	wanted.seqs = each;
 	wanted.n = n;
 	wanted.found = palloc0_array(bool, n);
-	PushActiveSnapshot(GetLatestSnapshot());
-	snapshot = GetActiveSnapshot();
-	complete_noted(completion, conversation, &wanted, snapshot);
+	complete_noted(completion, conversation, &wanted, GetActiveSnapshot());
 	if (wanted.nfound < n)
-		complete_found(completion, conversation, &wanted,
-					   wahook_begin_lines(inbox, snapshot, &conversation->id), true);
-	while (wanted.nfound < n &&
-		   (service = wahook_next_line(inbox, snapshot, &conversation->id, service)) != NULL)
-		complete_found(completion, conversation, &wanted,
-					   wahook_begin_part(inbox, snapshot, &conversation->id, service,
-										 wanted.seqs[0], wanted.seqs[n - 1]),
-					   false);
-	PopActiveSnapshot();
+		complete_others(completion, conversation, &wanted);
 	return wanted.nfound;
+}
+
+/* Those of one conversation alone. */
+static int
+complete_alone(Completion *completion, const wahook_Conversation *conversation, ArrayType *seqs)
+{
+	int completed;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	completed = complete(completion, conversation, seqs);
+	PopActiveSnapshot();
+	return completed;
 }
 
 int
@@ -317,7 +337,7 @@ wahook_complete_messages(const wahook_Conversation *conversation, ArrayType *seq
 	CommandCounterIncrement();
 	wahook_open_store(&store);
 	open_completion(&completion, &store, processing_ms);
-	completed = complete(&completion, conversation, seqs);
+	completed = complete_alone(&completion, conversation, seqs);
 	close_completion(&completion);
 	wahook_close_store(&store);
 	return completed;
@@ -375,7 +395,7 @@ wahook_complete_webhook_messages(PG_FUNCTION_ARGS)
 	open_completion(&completion, &store, processing_ms);
 	wahook_hold(&store.conversations.rows, PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1), &conversation);
 	seqs = PG_ARGISNULL(2) ? conversation.claimed : find_seqs(&conversation.id, PG_GETARG_DATUM(2));
-	completed = complete(&completion, &conversation, seqs);
+	completed = complete_alone(&completion, &conversation, seqs);
 	if (PG_ARGISNULL(4) || PG_GETARG_BOOL(4))
 		wahook_release(&store, &conversation, completion.now);
 	close_completion(&completion);
@@ -424,27 +444,33 @@ static int
 complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *lock_id,
 			 StringInfo lost)
 {
+	wahook_Store *store = completion->store;
 	Released *released = palloc_array(Released, Max(n, 1));
+	pg_uuid_t *freed = palloc_array(pg_uuid_t, Max(n, 1));
 	int nreleased = 0;
 	int completed = 0;
 
+	PushActiveSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < n; i++)
 	{
 		pg_uuid_t *id = DatumGetUUIDP(ids[i]);
 		wahook_Conversation conversation;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!wahook_try_hold(&completion->store->conversations.rows, id, lock_id, &conversation))
+		if (!wahook_try_hold(&store->conversations.rows, id, lock_id, &conversation))
 		{
 			wahook_count_now(WAHOOK_LOCKS_LOST, 1);
 			appendStringInfo(lost, "%s%s", lost->len > 0 ? ", " : "", wahook_uuid_text(id));
 			continue;
 		}
 		completed += complete(completion, &conversation, conversation.claimed);
-		wahook_unlock(completion->store, id, completion->now);
+		wahook_take_lock_off(store, completion->now);
+		freed[nreleased] = *id;
 		released[nreleased++] = (Released){conversation.lock_expires_at, *id};
 	}
-	end_leases(&completion->store->leases, lock_id, released, nreleased);
+	PopActiveSnapshot();
+	wahook_requeue(store, freed, nreleased);
+	end_leases(&store->leases, lock_id, released, nreleased);
 	return completed;
 }
 

@@ -165,7 +165,7 @@ release_expired(void *arg, const wahook_Lease *lease, const pg_uuid_t *id, Times
 	if (!conversation.locked)
 	{
 		/* Taken off directly, or the conversation was deleted: then nobody has queued it again. */
-		wahook_requeue(&cleanup->store, id);
+		wahook_requeue(&cleanup->store, id, 1);
 		return WAHOOK_LEASE_OVER;
 	}
 	last_activity_at = conversation.last_activity_at;

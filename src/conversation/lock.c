@@ -283,16 +283,12 @@ wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service, Timestam
  * The place of the queue rows that tell of the waiting messages is taken by new ones: a claim that
  * saw the lock before it was taken off may be about to remove the former.
  */
-void
-wahook_requeue(wahook_Store *store, const pg_uuid_t *id)
+static void
+requeue(wahook_Store *store, const pg_uuid_t *id, Snapshot snapshot)
 {
 	wahook_RowReader *inbox = &store->inbox.rows;
-	Snapshot snapshot;
 	char *service = NULL;
 
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetLatestSnapshot());
-	snapshot = GetActiveSnapshot();
 	while ((service = wahook_next_line(inbox, snapshot, id, service)) != NULL)
 	{
 		TimestampTz due_at = wahook_line_due_at(inbox, snapshot, id, service);
@@ -301,14 +297,29 @@ wahook_requeue(wahook_Store *store, const pg_uuid_t *id)
 		wahook_unqueue(store, id, name, due_at);
 		wahook_queue_conversation(wahook_queue_of(store), id, name, due_at);
 	}
+}
+
+void
+wahook_requeue(wahook_Store *store, const pg_uuid_t *ids, int n)
+{
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < n; i++)
+		requeue(store, &ids[i], GetActiveSnapshot());
 	PopActiveSnapshot();
+}
+
+void
+wahook_take_lock_off(wahook_Store *store, TimestampTz now)
+{
+	write_lock(store, NULL, 0, now, now, (Datum) 0);
 }
 
 void
 wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now)
 {
-	write_lock(store, NULL, 0, now, now, (Datum) 0);
-	wahook_requeue(store, id);
+	wahook_take_lock_off(store, now);
+	wahook_requeue(store, id, 1);
 }
 
 void

@@ -88,15 +88,21 @@ extern void wahook_write_lock(wahook_Store *store, const wahook_Conversation *co
 							  const pg_uuid_t *lock_id, TimestampTz now, TimestampTz expires_at,
 							  Datum claimed);
 
-/* Takes the lock off the conversation that was row-locked last, and queues what waits in it. */
+/* Takes the lock off the conversation that was row-locked last. What waits in it is to be queued then. */
+extern void wahook_take_lock_off(wahook_Store *store, TimestampTz now);
+
+/* The same, and queues what waits in it. */
 extern void wahook_unlock(wahook_Store *store, const pg_uuid_t *id, TimestampTz now);
 
 /* The same for its holder, who had found it with wahook_hold(): the end of its lease is forgotten. */
 extern void wahook_release(wahook_Store *store, const wahook_Conversation *conversation,
 						   TimestampTz now);
 
-/* Queues the conversation for each service for which messages wait in it. */
-extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *id);
+/*
+ * Queues the conversations for each service for which messages wait in them. To be called after their
+ * locks were taken off: until then whoever finds one locked removes what tells of its messages.
+ */
+extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *ids, int n);
 
 /*
  * Takes the conversation's queue rows of a service (text) and time out of the queue. One that

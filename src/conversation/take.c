@@ -311,7 +311,7 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 		if (conversation->locked)
 			wahook_unlock(&claim->store, id, claim->now);
 		else
-			wahook_requeue(&claim->store, id);
+			wahook_requeue(&claim->store, id, 1);
 		return WAHOOK_EMPTY;
 	}
 	update_conversation(claim, conversation, &batch);
