@@ -70,6 +70,72 @@ ALTER TABLE webhook_conversations DROP busy;
 ALTER TABLE webhook_inbox DROP stored_by;
 ALTER TABLE webhook_dlq DROP ticket;
 
+-- Messages of a delivery that are written together.
+CREATE FUNCTION ext_bodies(p_from integer, p_to integer) RETURNS text LANGUAGE sql AS $$
+	SELECT jsonb_build_object('object', 'whatsapp_business_account', 'entry', jsonb_build_array(jsonb_build_object('changes', jsonb_build_array(jsonb_build_object('field', 'messages',
+		'value', jsonb_build_object('messages', (SELECT jsonb_agg(jsonb_build_object('id', 'ext.many.' || lpad(n::text, 4, '0'), 'from', '8899000' || n % 3 + 1,
+			'type', 'text', 'many', n)) FROM generate_series(p_from, p_to) n)))))))::text
+$$;
+CREATE TABLE ext_log (message_id uuid, n integer, twice integer);
+CREATE FUNCTION ext_log() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+BEGIN
+	INSERT INTO ext_log VALUES (NEW.id, (NEW.payload -> 'message' ->> 'many')::integer, NEW.twice);
+	RETURN NULL;
+END
+$$;
+ALTER TABLE processed_webhook_messages ADD twice integer GENERATED ALWAYS AS (2 * (payload -> 'message' ->> 'many')::integer) STORED,
+	ADD CONSTRAINT ext_twice CHECK (twice <> 104);
+CREATE TRIGGER ext_log AFTER INSERT ON processed_webhook_messages FOR EACH ROW EXECUTE FUNCTION ext_log();
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(1, 40)) GROUP BY 1 ORDER BY 1;
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(38, 50)) GROUP BY 1 ORDER BY 1;
+SELECT count(*), count(DISTINCT n) AS different, bool_and(l.twice = 2 * n AND m.twice = 2 * n) AS same FROM ext_log l JOIN processed_webhook_messages m ON id = message_id;
+\set VERBOSITY terse
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(51, 60)) GROUP BY 1 ORDER BY 1;
+\set VERBOSITY default
+ALTER TABLE processed_webhook_messages DROP CONSTRAINT ext_twice;
+-- An error in the midst of them leaves the block that catches it its own subtransaction to roll back.
+CREATE INDEX ext_quotient ON processed_webhook_messages ((1 / (twice - 140)));
+DO $$
+BEGIN
+	DELETE FROM ext_log;
+	BEGIN
+		PERFORM receive_webhook(ext_bodies(51, 52));
+		PERFORM receive_webhook(ext_bodies(61, 75));
+	EXCEPTION WHEN division_by_zero THEN
+		RAISE NOTICE 'divided by zero';
+	END;
+	PERFORM receive_webhook(ext_bodies(53, 54));
+END
+$$;
+SELECT n FROM ext_log ORDER BY n;
+DROP INDEX ext_quotient;
+-- A unique index of the user's makes a duplicate of a message, too; a deferrable one can't.
+CREATE UNIQUE INDEX ext_odd ON processed_webhook_messages (twice) WHERE twice % 4 = 2;
+SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(71, 75), '"many": 74', '"many": 73')) GROUP BY 1 ORDER BY 1;
+DROP INDEX ext_odd;
+\set VERBOSITY terse
+ALTER TABLE processed_webhook_messages ADD CONSTRAINT ext_once UNIQUE (twice) DEFERRABLE;
+SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(81, 85), '"many": 84', '"many": 83')) GROUP BY 1 ORDER BY 1;
+SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(82, 82), '"many": 82', '"many": 50')) GROUP BY 1 ORDER BY 1;
+\set VERBOSITY default
+ALTER TABLE processed_webhook_messages DROP twice;
+-- A trigger before each wants to see the ones before.
+CREATE OR REPLACE FUNCTION ext_log() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+BEGIN
+	INSERT INTO ext_log VALUES (NEW.id, (SELECT count(*) FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ext.many.009_'));
+	RETURN CASE WHEN NEW.whatsapp_message_id = 'ext.many.0093' THEN NULL ELSE NEW END;
+END
+$$;
+DROP TRIGGER ext_log ON processed_webhook_messages;
+CREATE TRIGGER ext_log BEFORE INSERT ON processed_webhook_messages FOR EACH ROW EXECUTE FUNCTION ext_log();
+TRUNCATE ext_log;
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(91, 95)) GROUP BY 1 ORDER BY 1;
+SELECT array_agg(n ORDER BY n) FROM ext_log;
+DROP TRIGGER ext_log ON processed_webhook_messages;
+DROP FUNCTION ext_log, ext_bodies;
+DROP TABLE ext_log;
+SELECT ext_claim(10) > 0 AS claimed, ext_complete() > 0 AS completed;
+
 -- A trigger that writes another row than it was given.
 CREATE FUNCTION ext_other_id() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

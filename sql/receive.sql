@@ -235,6 +235,41 @@ SELECT complete_conversations(array_agg(id), '00000000-0000-4000-8000-00000000aa
 SELECT user_id, jsonb_path_query_array(messages, '$[*].whatsapp_message_id') AS messages, lock_token FROM receive_and_claim_webhook(pg_temp.messages('{"from": "15550091", "id": "rcv.a5"}'), NULL, NULL, '00000000-0000-4000-8000-00000000aaaa');
 SELECT complete_conversations(array_agg(id), '00000000-0000-4000-8000-00000000aaaa') FROM webhook_conversations WHERE locked_by = '00000000-0000-4000-8000-00000000aaaa';
 
+-- The messages of a delivery are written together, each once. Of those that were here before hardly any is written, whether
+-- all of them were, or one among others.
+CREATE FUNCTION pg_temp.many(p_from integer, p_to integer) RETURNS text LANGUAGE sql AS $$
+	SELECT pg_temp.messages(string_agg(format('{"from": "15550062", "id": "rcv.many.%s", "type": "text"}', lpad(n::text, 4, '0')), ',')) FROM generate_series(p_from, p_to) n
+	$$;
+CREATE FUNCTION pg_temp.together(p_from integer, p_to integer, OUT accepted bigint, OUT duplicates bigint, OUT in_vain bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	v_before bigint := pg_stat_get_xact_tuples_inserted('processed_webhook_messages'::regclass);
+BEGIN
+	SELECT count(*) FILTER (WHERE outcome = 'accepted'), count(*) FILTER (WHERE outcome = 'duplicate') INTO accepted, duplicates
+		FROM receive_webhook(pg_temp.many(p_from, p_to));
+	in_vain := pg_stat_get_xact_tuples_inserted('processed_webhook_messages'::regclass) - v_before - accepted;
+END
+$$;
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(1, 1);
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(101, 170);
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(101, 170);
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(101, 170);
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(165, 230);
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(95, 175);
+SELECT accepted, duplicates, in_vain FROM pg_temp.together(300, 301);
+-- Twice in one delivery.
+SELECT outcome, count(*) FROM receive_webhook(pg_temp.messages((SELECT string_agg(format('{"from": "15550062", "id": "rcv.many.%s", "type": "text"}', 400 + n / 2), ',') FROM generate_series(0, 79) n))) GROUP BY 1 ORDER BY 1;
+-- Rolled back to a savepoint, and there again.
+BEGIN;
+SELECT accepted, duplicates FROM pg_temp.together(501, 540);
+SAVEPOINT s;
+SELECT accepted, duplicates FROM pg_temp.together(531, 580);
+ROLLBACK TO s;
+SELECT accepted, duplicates FROM pg_temp.together(531, 580);
+COMMIT;
+-- So many in one transaction that no subtransactions are spent on the last ones.
+SELECT sum(accepted) AS accepted, sum(duplicates) AS duplicates, sum(in_vain) AS in_vain FROM generate_series(1000, 1990, 10) n, pg_temp.together(n, n + 9);
+SELECT count(*), count(DISTINCT whatsapp_message_id) AS different FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'rcv.many.%';
+
 -- Leave nothing that waits to the tests that follow.
 DO $$
 DECLARE

@@ -6,7 +6,7 @@
  * heap and index changes cost. Row triggers fire as in a statement, but for those on UPDATE OF
  * columns; statement triggers do not.
  */
-#include "core/table.h"
+#include "core/table_internal.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -15,13 +15,8 @@
 #include "catalog/pg_trigger.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
-#include "executor/nodeModifyTable.h"
 #include "miscadmin.h"
-#include "optimizer/optimizer.h"
-#include "rewrite/rewriteHandler.h"
-#include "storage/lmgr.h"
 #include "tcop/utility.h"
-#include "utils/memutils.h"
 
 #include "core/compat.h"
 #include "core/plan.h"
@@ -79,6 +74,8 @@ open_table(wahook_Table *table, const wahook_Table *other, const char *name, con
 		wahook_init_epq(&table->epq, table->estate);
 	table->added = NULL;
 	table->nadded = 0;
+	table->first_is_next = true;
+	table->new_together = false;
 	table->defaults = NULL;
 	table->sequence = InvalidOid;
 	AfterTriggerBeginQuery();
@@ -103,9 +100,8 @@ wahook_open_table_for_new_rows(wahook_Table *table, const char *name, const char
 	open_table(table, NULL, name, index, true);
 }
 
-/* All of the table's indexes, which a HOT update or a deletion does without. */
-static void
-open_indexes(wahook_Table *table)
+void
+wahook_open_indexes(wahook_Table *table)
 {
 	if (table->info->ri_IndexRelationDescs == NULL)
 		ExecOpenIndices(table->info, table->speculative);
@@ -123,22 +119,17 @@ close_indexes(ResultRelInfo *info)
 	info->ri_NumIndices = 0;
 }
 
-/*
- * Before a call into the executor. What it keeps between rows, the triggers' functions among it,
- * must live as long as its state, whatever context the caller works in. Returns that context.
- */
-static MemoryContext
-enter_executor(wahook_Table *table)
+MemoryContext
+wahook_enter_executor(wahook_Table *table)
 {
 	table->estate->es_output_cid = GetCurrentCommandId(true);
 	return MemoryContextSwitchTo(table->estate->es_query_cxt);
 }
 
-/* The same, with a slot for the row that is written. */
-static MemoryContext
-enter_to_write(wahook_Table *table)
+MemoryContext
+wahook_enter_to_write(wahook_Table *table)
 {
-	MemoryContext caller = enter_executor(table);
+	MemoryContext caller = wahook_enter_executor(table);
 
 	if (table->new_row == NULL)
 		table->new_row =
@@ -146,193 +137,12 @@ enter_to_write(wahook_Table *table)
 	return caller;
 }
 
-static void
-leave_executor(wahook_Table *table, MemoryContext caller)
+void
+wahook_leave_executor(wahook_Table *table, MemoryContext caller)
 {
 	MemoryContextSwitchTo(caller);
 	if (table->new_row != NULL)
 		ExecClearTuple(table->new_row);
-	ResetPerTupleExprContext(table->estate);
-}
-
-/* The default of a column; null where it has none, or is computed from others. */
-static Datum
-default_value(wahook_Table *table, int column, bool *isnull)
-{
-	Relation heap = table->rows.heap;
-	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(heap), column);
-
-	*isnull = true;
-	if (attribute->attisdropped || attribute->attgenerated)
-		return (Datum) 0;
-	if (table->defaults == NULL)
-		table->defaults = MemoryContextAllocZero(table->estate->es_query_cxt,
-												 WAHOOK_MAX_COLUMNS * sizeof(ExprState *));
-	if (table->defaults[column] == NULL)
-	{
-		Expr *expression = (Expr *) build_column_default(heap, column + 1);
-
-		if (expression == NULL)
-			return (Datum) 0;
-		table->defaults[column] = ExecPrepareExpr(expression, table->estate);
-	}
-	return ExecEvalExprSwitchContext(table->defaults[column], GetPerTupleExprContext(table->estate),
-									 isnull);
-}
-
-static void
-form_row(wahook_Table *table, TupleTableSlot *slot, const Datum *values, const bool *nulls, int n)
-{
-	TupleDesc desc = RelationGetDescr(table->rows.heap);
-	Datum all_values[WAHOOK_MAX_COLUMNS];
-	bool all_nulls[WAHOOK_MAX_COLUMNS];
-
-	memcpy(all_values, values, n * sizeof(Datum));
-	memcpy(all_nulls, nulls, n * sizeof(bool));
-	for (int i = n; i < desc->natts; i++)
-		all_values[i] = default_value(table, i, &all_nulls[i]);
-	ExecForceStoreHeapTuple(heap_form_tuple(desc, all_values, all_nulls), slot, true);
-}
-
-void
-wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
-{
-	MemoryContext caller = enter_to_write(table);
-
-	open_indexes(table);
-	form_row(table, table->new_row, values, nulls, n);
-	ExecSimpleRelationInsert(table->info, table->estate, table->new_row);
-	table->placed = table->new_row->tts_tid;
-	leave_executor(table, caller);
-}
-
-/*
- * What INSERT ... ON CONFLICT DO NOTHING does: insert tentatively, and take it back on a conflict. To
- * look for a conflict first costs as much as an index insertion or two, so it is done only where the
- * row before was a repetition: they come in deliveries that were here before.
- */
-static bool
-insert_speculatively(wahook_Table *table)
-{
-	static bool look_first = false;
-	Relation heap = table->rows.heap;
-	TransactionId xid = GetCurrentTransactionId();
-	bool conflict;
-
-	do
-	{
-		ItemPointerData other;
-		uint32 token;
-
-		ItemPointerSetInvalid(&other);
-		if (look_first && !wahook_check_unique(table->info, table->new_row, table->estate, &other))
-			return false;
-		conflict = false;
-		token = SpeculativeInsertionLockAcquire(xid);
-		table_tuple_insert_speculative(heap, table->new_row, GetCurrentCommandId(true), 0, NULL,
-									   token);
-		wahook_insert_new_index_tuples(table->info, table->new_row, table->estate, &conflict);
-		table_tuple_complete_speculative(heap, table->new_row, token, !conflict);
-		SpeculativeInsertionLockRelease(xid);
-		look_first = conflict;
-	} while (conflict);
-	return true;
-}
-
-/* What holds for every row of the table, whichever way it is inserted. */
-static void
-check_row(wahook_Table *table, TupleTableSlot *slot)
-{
-	const TupleConstr *constraints = RelationGetDescr(table->rows.heap)->constr;
-
-	if (constraints == NULL)
-		return;
-	if (constraints->has_generated_stored)
-		ExecComputeStoredGenerated(table->info, table->estate, slot, CMD_INSERT);
-	ExecConstraints(table->info, slot, table->estate);
-}
-
-bool
-wahook_insert_new_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
-{
-	const TriggerDesc *triggers = table->rows.heap->trigdesc;
-	MemoryContext caller = enter_to_write(table);
-	bool inserted = false;
-
-	open_indexes(table);
-	form_row(table, table->new_row, values, nulls, n);
-	if (triggers == NULL || !triggers->trig_insert_before_row ||
-		ExecBRInsertTriggers(table->estate, table->info, table->new_row))
-	{
-		check_row(table, table->new_row);
-		inserted = insert_speculatively(table);
-	}
-	table->placed = table->new_row->tts_tid;
-	if (inserted)
-		ExecARInsertTriggers(table->estate, table->info, table->new_row, NIL, NULL);
-	leave_executor(table, caller);
-	return inserted;
-}
-
-/* An empty slot, of those that are kept until the table is closed. */
-static TupleTableSlot *
-next_added(wahook_Table *table)
-{
-	if (table->added == NULL)
-		table->added = palloc0_array(TupleTableSlot *, WAHOOK_MAX_ADDED);
-	if (table->added[table->nadded] == NULL)
-		table->added[table->nadded] =
-			MakeSingleTupleTableSlot(RelationGetDescr(table->rows.heap), &TTSOpsHeapTuple);
-	return table->added[table->nadded++];
-}
-
-/* What COPY does. Their pages are looked for, locked and logged once for all that fit. */
-static void
-write_added(wahook_Table *table)
-{
-	MemoryContext caller = enter_executor(table);
-
-	if (table->nadded > 0)
-		open_indexes(table);
-	if (table->nadded == 1)
-		table_tuple_insert(table->rows.heap, table->added[0], GetCurrentCommandId(true), 0, NULL);
-	else if (table->nadded > 1)
-		table_multi_insert(table->rows.heap, table->added, table->nadded, GetCurrentCommandId(true),
-						   0, NULL);
-	for (int i = 0; i < table->nadded; i++)
-	{
-		TupleTableSlot *row = table->added[i];
-		List *recheck = wahook_insert_all_index_tuples(table->info, row, table->estate);
-
-		ExecARInsertTriggers(table->estate, table->info, row, recheck, NULL);
-		list_free(recheck);
-		ExecClearTuple(row);
-		ResetPerTupleExprContext(table->estate);
-	}
-	table->nadded = 0;
-	MemoryContextSwitchTo(caller);
-}
-
-void
-wahook_add_row(wahook_Table *table, const Datum *values, const bool *nulls, int n)
-{
-	const TriggerDesc *triggers = table->rows.heap->trigdesc;
-	MemoryContext caller;
-	TupleTableSlot *row;
-
-	/* Such a trigger wants to see the rows before it. */
-	if (triggers != NULL && triggers->trig_insert_before_row)
-	{
-		wahook_insert_row(table, values, nulls, n);
-		return;
-	}
-	if (table->nadded == WAHOOK_MAX_ADDED)
-		write_added(table);
-	caller = enter_executor(table);
-	row = next_added(table);
-	form_row(table, row, values, nulls, n);
-	check_row(table, row);
-	MemoryContextSwitchTo(caller);
 	ResetPerTupleExprContext(table->estate);
 }
 
@@ -350,7 +160,7 @@ try_update(wahook_Table *table, bool wait)
 
 	if (result == TM_Ok && wahook_has_index_updates(update_indexes))
 	{
-		open_indexes(table);
+		wahook_open_indexes(table);
 		wahook_insert_index_tuples(table->info, table->new_row, table->estate, update_indexes);
 	}
 	return result;
@@ -370,7 +180,7 @@ update(wahook_Table *table, bool locked)
 	{
 		if (!locked && !wahook_try_lock_row(&table->rows))
 			return false;
-		open_indexes(table);
+		wahook_open_indexes(table);
 		ExecSimpleRelationUpdate(table->info, table->estate, &table->epq, table->rows.slot,
 								 table->new_row);
 		return true;
@@ -388,7 +198,7 @@ static bool
 modify_and_update(wahook_Table *table, const Datum *values, const bool *nulls, const bool *replace,
 				  bool locked)
 {
-	MemoryContext caller = enter_to_write(table);
+	MemoryContext caller = wahook_enter_to_write(table);
 	HeapTuple old = ExecFetchSlotHeapTuple(table->rows.slot, false, NULL);
 	HeapTuple tuple =
 		heap_modify_tuple(old, RelationGetDescr(table->rows.heap), unconstify(Datum *, values),
@@ -397,7 +207,7 @@ modify_and_update(wahook_Table *table, const Datum *values, const bool *nulls, c
 
 	ExecForceStoreHeapTuple(tuple, table->new_row, true);
 	updated = update(table, locked);
-	leave_executor(table, caller);
+	wahook_leave_executor(table, caller);
 	return updated;
 }
 
@@ -444,9 +254,9 @@ delete_by_executor(wahook_Table *table)
 
 	if (!wahook_try_lock_row_to_delete(&table->rows))
 		return false;
-	caller = enter_executor(table);
+	caller = wahook_enter_executor(table);
 	ExecSimpleRelationDelete(table->info, table->estate, &table->epq, table->rows.slot);
-	leave_executor(table, caller);
+	wahook_leave_executor(table, caller);
 	return true;
 }
 
@@ -472,7 +282,7 @@ wahook_close_table(wahook_Table *table)
 {
 	EState *estate = table->estate;
 
-	write_added(table);
+	wahook_write_added(table);
 	for (int i = 0; table->added && i < WAHOOK_MAX_ADDED && table->added[i]; i++)
 		ExecDropSingleTupleTableSlot(table->added[i]);
 	AfterTriggerEndQuery(estate);

@@ -19,6 +19,13 @@
 /* So many rows are written at once. */
 #define WAHOOK_MAX_ADDED 32
 
+/* What became of a row that was to be inserted where its key is not there already. */
+typedef struct wahook_NewRow
+{
+	bool inserted;
+	ItemPointerData placed; /* where it is */
+} wahook_NewRow;
+
 typedef struct wahook_Table
 {
 	wahook_RowReader rows; /* rows.slot: the row that was found last */
@@ -32,9 +39,12 @@ typedef struct wahook_Table
 	bool delete_by_executor; /* a trigger wants to see every deletion */
 	TupleTableSlot **added;  /* rows that are still to be written; null until there are any */
 	int nadded;
-	ItemPointerData placed; /* where the row that was inserted last is */
-	ExprState **defaults;   /* of columns that callers know nothing of; null until needed */
-	Oid sequence;           /* name_seq, once it was asked for a value */
+	wahook_NewRow *new_rows[WAHOOK_MAX_ADDED]; /* of a table opened for new rows: whom to tell */
+	bool first_is_next;                        /* no new row has been added */
+	bool new_together;                         /* all that were added were new */
+	ItemPointerData placed;                    /* where the row that was inserted last is */
+	ExprState **defaults; /* of columns that callers know nothing of; null until needed */
+	Oid sequence;         /* name_seq, once it was asked for a value */
 } wahook_Table;
 
 /* index: the one for look-ups. Error 25006 in a read-only transaction. */
@@ -59,6 +69,16 @@ extern bool wahook_insert_new_row(wahook_Table *table, const Datum *values, cons
 								  int n);
 extern void wahook_open_table_for_new_rows(wahook_Table *table, const char *name,
 										   const char *index);
+
+/*
+ * The same when it pleases, at the latest in wahook_write_added(): many together cost less. Tells
+ * row, which must live until then. The rows are inserted in the order in which they are added.
+ */
+extern void wahook_add_new_row(wahook_Table *table, const Datum *values, const bool *nulls, int n,
+							   wahook_NewRow *row);
+
+/* Writes the rows that were added and are still to be written. */
+extern void wahook_write_added(wahook_Table *table);
 
 /*
  * Changes the columns marked in replace of rows.slot, which no constraint may cover; the arrays hold

@@ -165,12 +165,12 @@ service_datum(ServiceDatum *last, const char *name)
 
 /* Whoever receives and claims in one session looks for it soon. */
 static void
-note_place(wahook_Table *messages, const pg_uuid_t *id)
+note_place(wahook_Table *messages, const pg_uuid_t *id, const ItemPointerData *tid)
 {
 	ScanKeyData key;
 
 	ScanKeyInit(&key, Anum_message_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	wahook_note_row(&messages->rows, &key, 1, &messages->placed);
+	wahook_note_row(&messages->rows, &key, 1, tid);
 }
 
 /*
@@ -183,6 +183,7 @@ static void
 accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 {
 	wahook_Outcome **sorted = palloc_array(wahook_Outcome *, n);
+	wahook_NewRow *rows = palloc_array(wahook_NewRow, n);
 	wahook_Table table;
 	Datum values[WAHOOK_MAX_COLUMNS] = {0};
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
@@ -203,6 +204,10 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		wahook_Outcome *message = sorted[i];
 
 		CHECK_FOR_INTERRUPTS();
+		message->due_at = intake->now;
+		rows[i].inserted = false;
+		if (i > 0 && strcmp(message->update->id, sorted[i - 1]->update->id) == 0)
+			continue;
 		wahook_new_uuid(&message->message_id);
 		values[Anum_message_id - 1] = UUIDPGetDatum(&message->message_id);
 		values[Anum_message_whatsapp_message_id - 1] = CStringGetTextDatum(message->update->id);
@@ -210,11 +215,15 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 		values[Anum_message_kind - 1] = CStringGetTextDatum(message->update->kind);
 		values[Anum_message_service - 1] = service_datum(&service, message->service);
 		values[Anum_message_payload - 1] = message->payload;
-		message->accepted = wahook_insert_new_row(&table, values, nulls, Natts_message);
-		if (message->accepted)
-			note_place(&table, &message->message_id);
-		message->outcome = message->accepted ? "accepted" : "duplicate";
-		message->due_at = intake->now;
+		wahook_add_new_row(&table, values, nulls, Natts_message, &rows[i]);
+	}
+	wahook_write_added(&table);
+	for (int i = 0; i < n; i++)
+	{
+		sorted[i]->accepted = rows[i].inserted;
+		sorted[i]->outcome = rows[i].inserted ? "accepted" : "duplicate";
+		if (rows[i].inserted)
+			note_place(&table, &sorted[i]->message_id, &rows[i].placed);
 	}
 	wahook_close_table(&table);
 }
