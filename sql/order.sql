@@ -194,6 +194,26 @@ ROLLBACK;
 RESET wahook.claim_max_messages;
 DELETE FROM webhook_inbox;
 
+-- The messages of a delivery are numbered in order, from as few values of the sequence as hold them; what comes later has later ones.
+CREATE FUNCTION pg_temp.many(p_from integer, p_to integer) RETURNS text LANGUAGE sql
+	AS $$ SELECT pg_temp.receive('7100000401', VARIADIC ARRAY(SELECT 'ord.many.' || n FROM generate_series(p_from, p_to) n)) $$;
+SELECT pg_temp.many(2000, 3099), pg_temp.many(3100, 3102);
+INSERT INTO webhook_inbox (conversation_id, message_id, enqueued_at)
+	SELECT conversation_id, gen_random_uuid(), now() FROM processed_webhook_messages WHERE whatsapp_message_id = 'ord.many.2000';
+SELECT pg_temp.many(3103, 3104);
+SELECT count(*), bool_and(seq > lag) AS in_order, max(seq) - min(seq) < 5 * 1024 + 2 AS close FROM (
+	SELECT seq, lag(seq) OVER (ORDER BY coalesce(right(whatsapp_message_id, 4)::numeric, 3102.5))
+	FROM webhook_inbox i LEFT JOIN processed_webhook_messages m ON m.id = i.message_id) i;
+-- Also where the sequence goes in other steps, as before an upgrade.
+DELETE FROM webhook_inbox;
+ALTER SEQUENCE webhook_inbox_seq INCREMENT BY 1;
+SELECT pg_temp.many(3105, 3107);
+ALTER SEQUENCE webhook_inbox_seq INCREMENT BY 1024;
+SELECT pg_temp.many(3108, 3109);
+SELECT count(*), bool_and(seq > lag) AS in_order FROM (
+	SELECT seq, lag(seq) OVER (ORDER BY right(whatsapp_message_id, 4)) FROM webhook_inbox i JOIN processed_webhook_messages m ON m.id = i.message_id) i;
+DELETE FROM webhook_inbox;
+
 DELETE FROM webhook_dlq;
 DELETE FROM webhook_services WHERE name LIKE 'ord%';
 DELETE FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ord.%';

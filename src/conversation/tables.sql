@@ -56,8 +56,9 @@ CREATE INDEX webhook_identities_conversation_idx
 COMMENT ON TABLE @extschema@.webhook_identities IS
 	'which conversation a phone number or business-scoped user id leads to, for each business number (empty: any)';
 
--- Not cached: the order of its values is the order of arrival.
-CREATE SEQUENCE @extschema@.webhook_inbox_seq;
+-- Not cached: the order of its values is the order of arrival. A delivery numbers up to 1024 messages from
+-- one of them.
+CREATE SEQUENCE @extschema@.webhook_inbox_seq INCREMENT BY 1024;
 CREATE TABLE @extschema@.webhook_inbox (
 	conversation_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_inbox_seq'),

@@ -12,11 +12,13 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_sequence.h"
 #include "catalog/pg_trigger.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/syscache.h"
 
 #include "core/compat.h"
 #include "core/plan.h"
@@ -224,6 +226,28 @@ wahook_update_row(wahook_Table *table, const Datum *values, const bool *nulls, c
 	return modify_and_update(table, values, nulls, replace, false);
 }
 
+static int64
+step_of(Oid sequence)
+{
+	HeapTuple tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
+	int64 step;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for sequence %u", sequence);
+	step = ((Form_pg_sequence) GETSTRUCT(tuple))->seqincrement;
+	ReleaseSysCache(tuple);
+	return step;
+}
+
+/* What the step is only matters to the second row. */
+static bool
+has_value_left(wahook_Table *table)
+{
+	if (table->step == 0)
+		table->step = step_of(table->sequence);
+	return table->nvalues < table->step;
+}
+
 Datum
 wahook_next_value(wahook_Table *table)
 {
@@ -232,9 +256,14 @@ wahook_next_value(wahook_Table *table)
 		char *name = psprintf("%s_seq", RelationGetRelationName(table->rows.heap));
 
 		table->sequence = wahook_relation(name);
+		table->step = 0;
 		pfree(name);
 	}
-	return Int64GetDatum(nextval_internal(table->sequence, false));
+	else if (has_value_left(table))
+		return Int64GetDatum(table->value + table->nvalues++);
+	table->value = nextval_internal(table->sequence, false);
+	table->nvalues = 1;
+	return Int64GetDatum(table->value);
 }
 
 static TM_Result

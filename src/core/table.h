@@ -45,6 +45,9 @@ typedef struct wahook_Table
 	ItemPointerData placed;                    /* where the row that was inserted last is */
 	ExprState **defaults; /* of columns that callers know nothing of; null until needed */
 	Oid sequence;         /* name_seq, once it was asked for a value */
+	int64 value;          /* what it gave last */
+	int64 step;           /* from there to its next value; 0: not looked up */
+	int64 nvalues;        /* how many of these numbers are spent */
 } wahook_Table;
 
 /* index: the one for look-ups. Error 25006 in a read-only transaction. */
@@ -91,7 +94,10 @@ extern bool wahook_update_row(wahook_Table *table, const Datum *values, const bo
 extern bool wahook_update_locked_row(wahook_Table *table, const Datum *values, const bool *nulls,
 									 const bool *replace);
 
-/* The next value of the table's sequence. */
+/*
+ * The next value of the table's sequence. Where that goes in steps, the numbers up to its next value
+ * are ours, and come first.
+ */
 extern Datum wahook_next_value(wahook_Table *table);
 
 /* Deletes rows.slot. False when another transaction has it, or has deleted it since. */

@@ -31,6 +31,7 @@ ALTER TABLE @extschema@.webhook_identities
 	DROP CONSTRAINT webhook_identities_pkey, ADD PRIMARY KEY (identity, phone_number_id);
 ALTER TABLE @extschema@.webhook_inbox
 	DROP CONSTRAINT webhook_inbox_pkey, ADD PRIMARY KEY (conversation_id, service, seq);
+ALTER SEQUENCE @extschema@.webhook_inbox_seq INCREMENT BY 1024;
 DROP INDEX @extschema@.webhook_conversation_queue_due_idx;
 ALTER TABLE @extschema@.webhook_conversation_queue
 	DROP CONSTRAINT webhook_conversation_queue_pkey, ADD PRIMARY KEY (service, due_at, conversation_id, seq);
