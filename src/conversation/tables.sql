@@ -43,8 +43,8 @@ COMMENT ON COLUMN @extschema@.webhook_conversations.claimed_messages IS
 	'webhook_inbox.seq of the messages the holder claimed';
 
 CREATE TABLE @extschema@.webhook_identities (
-	phone_number_id text NOT NULL,
-	identity text NOT NULL,
+	phone_number_id text COLLATE "C" NOT NULL,
+	identity text COLLATE "C" NOT NULL,
 	kind text NOT NULL CHECK (kind IN ('phone', 'user_id')),
 	conversation_id uuid NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT now(),

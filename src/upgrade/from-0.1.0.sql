@@ -27,6 +27,15 @@ $$;
 DROP FUNCTION @extschema@.webhook_privileges();
 DROP FUNCTION @extschema@.webhook_jobs();
 
+-- It is faster, but no reason to fail: a view of the user's on the table forbids it.
+DO $$
+BEGIN
+	ALTER TABLE @extschema@.webhook_identities
+		ALTER phone_number_id TYPE text COLLATE "C", ALTER identity TYPE text COLLATE "C";
+EXCEPTION WHEN feature_not_supported THEN
+	RAISE NOTICE 'the columns of webhook_identities keep their collation';
+END
+$$;
 ALTER TABLE @extschema@.webhook_identities
 	DROP CONSTRAINT webhook_identities_pkey, ADD PRIMARY KEY (identity, phone_number_id);
 ALTER TABLE @extschema@.webhook_inbox

@@ -56,7 +56,7 @@ for my $version (@versions)
 	my $database = "kept from $version";
 	$node->safe_psql('postgres', qq{CREATE DATABASE "$database"});
 	$node->safe_psql($database, "CREATE SCHEMA hook; CREATE EXTENSION wahook SCHEMA hook VERSION '$version'; $fill"
-		. q{CREATE FUNCTION public.handle(m jsonb) RETURNS void LANGUAGE sql AS 'SELECT'});
+		. q{CREATE FUNCTION public.handle(m jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; CREATE VIEW public.names AS SELECT * FROM webhook_identities});
 	# What there was, but for the rows of the extension's own, must be in what there is then.
 	my @tables = split /\n/, $node->safe_psql($database, q{SELECT c.oid::regclass FROM pg_class c JOIN pg_depend d ON classid = 'pg_class'::regclass
 		AND objid = c.oid AND deptype = 'e' JOIN pg_extension e ON refobjid = e.oid AND extname = 'wahook' WHERE relkind = 'r' ORDER BY 1});
