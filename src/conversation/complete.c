@@ -20,6 +20,7 @@
 
 #include "conversation/lease.h"
 #include "conversation/line.h"
+#include "conversation/record.h"
 #include "core/args.h"
 #include "core/compat.h"
 #include "core/counters.h"
@@ -30,14 +31,11 @@
 #include "core/tables.h"
 #include "core/uuid.h"
 
-/* What one call completes with: the tables it writes to, and what is the same for all messages. */
+/* What one call completes with. */
 typedef struct Completion
 {
 	wahook_Store *store;
-	wahook_Table messages;
-	wahook_Table attempts;
-	TimestampTz now;
-	int processing_ms;
+	wahook_Record record;
 	ArrayBuildState *retried; /* ids of messages that may have a dead letter */
 } Completion;
 
@@ -67,12 +65,7 @@ static void
 open_completion(Completion *completion, wahook_Store *store, int processing_ms)
 {
 	completion->store = store;
-	wahook_open_table_beside(&completion->messages, &store->conversations,
-							 "processed_webhook_messages", "processed_webhook_messages_pkey");
-	wahook_open_table_beside(&completion->attempts, &store->conversations,
-							 "webhook_delivery_attempts", "webhook_delivery_attempts_pkey");
-	completion->now = GetCurrentTimestamp();
-	completion->processing_ms = processing_ms;
+	wahook_open_record(&completion->record, &store->conversations, processing_ms);
 	completion->retried = NULL;
 }
 
@@ -107,12 +100,11 @@ log_resolved(uint64 n)
 static void
 close_completion(Completion *completion)
 {
-	wahook_close_table(&completion->attempts);
-	wahook_close_table(&completion->messages);
+	wahook_close_record(&completion->record);
 	if (completion->retried != NULL)
 	{
 		Datum values[] = {makeArrayResult(completion->retried, CurrentMemoryContext),
-						  TimestampTzGetDatum(completion->now)};
+						  TimestampTzGetDatum(completion->record.now)};
 
 		uint64 resolved = wahook_execute(&resolve_plan, values, NULL);
 
@@ -121,86 +113,16 @@ close_completion(Completion *completion)
 	}
 }
 
-static int
-elapsed_ms(TimestampTz from, TimestampTz to)
-{
-	if (TIMESTAMP_NOT_FINITE(from))
-		return 0;
-	return (int) Min(Max((to - from) / 1000, 0), PG_INT32_MAX);
-}
-
-static TimestampTz
-received_at(TupleTableSlot *message)
-{
-	bool isnull;
-
-	return DatumGetTimestampTz(slot_getattr(message, Anum_message_received_at, &isnull));
-}
-
-/* The idempotency record says when the message was processed. One deleted by hand says nothing. */
-static void
-mark_processed(Completion *completion, const pg_uuid_t *message_id, int ms)
-{
-	wahook_Table *messages = &completion->messages;
-	ScanKeyData key;
-	wahook_RowState state;
-	Datum values[WAHOOK_MAX_COLUMNS] = {[Anum_message_processed_at - 1] =
-											TimestampTzGetDatum(completion->now),
-										[Anum_message_processing_time_ms - 1] = Int32GetDatum(ms)};
-	static const bool nulls[WAHOOK_MAX_COLUMNS] = {false};
-	static const bool replace[WAHOOK_MAX_COLUMNS] = {[Anum_message_processed_at - 1] = true,
-													 [Anum_message_processing_time_ms - 1] = true};
-
-	ScanKeyInit(&key, Anum_message_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(message_id));
-	state = wahook_peek_row(&messages->rows, &key, 1);
-	if (state == WAHOOK_ROW_NONE)
-		return;
-	wahook_observe(WAHOOK_END_TO_END_TIME, completion->now - received_at(messages->rows.slot));
-	if (state != WAHOOK_ROW_STEADY || !wahook_update_row(messages, values, nulls, replace))
-		wahook_raise_busy("message", wahook_uuid_text(message_id));
-}
-
-static void
-record_attempt(Completion *completion, const wahook_Conversation *conversation,
-			   TupleTableSlot *waiting, int ms)
-{
-	Datum values[WAHOOK_MAX_COLUMNS];
-	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
-	bool isnull;
-
-	values[Anum_attempt_message_id - 1] = slot_getattr(waiting, Anum_inbox_message_id, &isnull);
-	values[Anum_attempt_seq - 1] = wahook_next_value(&completion->attempts);
-	values[Anum_attempt_attempt - 1] =
-		Int32GetDatum(DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) +
-					  DatumGetInt32(slot_getattr(waiting, Anum_inbox_losses, &isnull)) + 1);
-	values[Anum_attempt_outcome - 1] = CStringGetTextDatum("succeeded");
-	values[Anum_attempt_conversation_id - 1] = UUIDPGetDatum(&conversation->id);
-	values[Anum_attempt_lock_token - 1] = Int64GetDatum(conversation->lock_token);
-	values[Anum_attempt_service - 1] = slot_getattr(waiting, Anum_inbox_service, &isnull);
-	values[Anum_attempt_started_at - 1] = TimestampTzGetDatum(conversation->locked_at);
-	nulls[Anum_attempt_started_at - 1] = TIMESTAMP_NOT_FINITE(conversation->locked_at);
-	values[Anum_attempt_finished_at - 1] = TimestampTzGetDatum(completion->now);
-	values[Anum_attempt_duration_ms - 1] = Int32GetDatum(ms);
-	nulls[Anum_attempt_error - 1] = true;
-	nulls[Anum_attempt_error_stack - 1] = true;
-	values[Anum_attempt_lock_id - 1] = UUIDPGetDatum(&conversation->locked_by);
-	wahook_add_row(&completion->attempts, values, nulls, Natts_attempt);
-}
-
 /* Completes the message whose inbox row is in the slot. */
 static void
 complete_message(Completion *completion, const wahook_Conversation *conversation)
 {
 	TupleTableSlot *waiting = completion->store->inbox.rows.slot;
-	int ms = completion->processing_ms >= 0 ? completion->processing_ms
-											: elapsed_ms(conversation->locked_at, completion->now);
 	bool isnull;
 	Datum message_id = slot_getattr(waiting, Anum_inbox_message_id, &isnull);
 
 	wahook_count(WAHOOK_MESSAGES_COMPLETED, 1);
-	wahook_observe(WAHOOK_PROCESSING_TIME, ms * INT64CONST(1000));
-	mark_processed(completion, DatumGetUUIDP(message_id), ms);
-	record_attempt(completion, conversation, waiting, ms);
+	wahook_record_completed(&completion->record, conversation, waiting);
 	if (DatumGetInt32(slot_getattr(waiting, Anum_inbox_attempts, &isnull)) > 0)
 		completion->retried =
 			accumArrayResult(completion->retried, message_id, false, UUIDOID, CurrentMemoryContext);
@@ -397,7 +319,7 @@ wahook_complete_webhook_messages(PG_FUNCTION_ARGS)
 	seqs = PG_ARGISNULL(2) ? conversation.claimed : find_seqs(&conversation.id, PG_GETARG_DATUM(2));
 	completed = complete_alone(&completion, &conversation, seqs);
 	if (PG_ARGISNULL(4) || PG_GETARG_BOOL(4))
-		wahook_release(&store, &conversation, completion.now);
+		wahook_release(&store, &conversation, completion.record.now);
 	close_completion(&completion);
 	wahook_close_store(&store);
 	wahook_end();
@@ -464,7 +386,7 @@ complete_all(Completion *completion, const Datum *ids, int n, const pg_uuid_t *l
 			continue;
 		}
 		completed += complete(completion, &conversation, conversation.claimed);
-		wahook_take_lock_off(store, completion->now);
+		wahook_take_lock_off(store, completion->record.now);
 		freed[nreleased] = *id;
 		released[nreleased++] = (Released){conversation.lock_expires_at, *id};
 	}
