@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL TimeZone = 'UTC';
 DELETE FROM webhook_conversations;
 DELETE FROM conversation_state_transitions;
-DELETE FROM webhook_delivery_attempts;
+DELETE FROM webhook_attempts;
 DELETE FROM webhook_dlq;
 DELETE FROM webhook_circuits;
 DELETE FROM webhook_job_runs;

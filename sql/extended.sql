@@ -26,7 +26,7 @@ DECLARE
 	name text;
 	time text;
 BEGIN
-	FOREACH name IN ARRAY '{webhook_conversations,webhook_inbox,webhook_conversation_queue,webhook_leases,processed_webhook_messages,webhook_delivery_attempts}'::text[] LOOP
+	FOREACH name IN ARRAY '{webhook_conversations,webhook_inbox,webhook_conversation_queue,webhook_leases,processed_webhook_messages,webhook_attempts}'::text[] LOOP
 		FOREACH time IN ARRAY '{BEFORE,AFTER}'::text[] LOOP
 			EXECUTE format('CREATE TRIGGER ext_%s %s INSERT OR UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION ext_log()', time, time, name);
 		END LOOP;
@@ -38,6 +38,8 @@ SELECT ext_claim(10), ext_complete();
 -- Conversations that are reopened by the claim: their rows change twice in one call.
 UPDATE webhook_conversations SET status = 'completed' WHERE user_id LIKE '8899000_';
 SELECT count(*) FROM generate_series(4, 6) AS i, receive_webhook(ext_body('ext.' || i, '8899000' || i - 3));
+-- These are late, so that their attempts are rows.
+UPDATE processed_webhook_messages SET received_at = received_at - interval '1 hour' WHERE whatsapp_message_id IN ('ext.4', 'ext.5', 'ext.6');
 SELECT ext_claim(10), ext_complete();
 SELECT status, lock_token, locked_by IS NULL AS free FROM webhook_conversations WHERE user_id LIKE '8899000_' ORDER BY user_id;
 SELECT entry, count(*) FROM ext_log GROUP BY 1 ORDER BY 1;

@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL TimeZone = 'UTC';
 DELETE FROM webhook_conversations;
 DELETE FROM conversation_state_transitions;
-DELETE FROM webhook_delivery_attempts;
+DELETE FROM webhook_attempts;
 DELETE FROM webhook_dlq;
 DELETE FROM webhook_quarantine;
 DELETE FROM webhook_inbox;
@@ -84,7 +84,7 @@ INSERT INTO webhook_dlq (payload, whatsapp_message_id, resolution_status, next_r
 SELECT * FROM alerts;
 INSERT INTO processed_webhook_messages (id, whatsapp_message_id, received_at)
 	VALUES (webhook_uuid_floor(now() - interval '32 days'), 'wamid.old-2', now() - interval '32 days');
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	VALUES (webhook_uuid_floor(now() - interval '32 days'), 1, 'succeeded', now() - interval '32 days');
 SELECT * FROM alerts;
 SET LOCAL wahook.health_retention_lag = '3 d';

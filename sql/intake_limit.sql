@@ -105,4 +105,4 @@ DELETE FROM webhook_inbox;
 DELETE FROM webhook_conversations WHERE user_id LIKE '72%';
 DELETE FROM webhook_conversation_queue;
 DELETE FROM webhook_leases;
-DELETE FROM webhook_delivery_attempts;
+DELETE FROM webhook_attempts;

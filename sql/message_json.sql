@@ -19,4 +19,4 @@ SELECT webhook_message_json(ROW(r.*)::processed_webhook_messages, 3) FROM rows A
 SELECT webhook_message_json(NULL, 1), webhook_message_json(ROW(r.*)::processed_webhook_messages, NULL) FROM rows AS r LIMIT 1;
 -- Large ones are fetched whole.
 SELECT length(webhook_message_json(ROW(r.id, r.whatsapp_message_id, r.correlation_id, r.conversation_id, r.received_at, r.kind, r.service,
-	jsonb_build_object('message', repeat('x', 1000000)), NULL, NULL)::processed_webhook_messages, 1) ->> 'message') FROM rows AS r LIMIT 1;
+	jsonb_build_object('message', repeat('x', 1000000)), NULL, NULL, NULL, NULL, NULL)::processed_webhook_messages, 1) ->> 'message') FROM rows AS r LIMIT 1;

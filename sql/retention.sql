@@ -6,7 +6,7 @@ DELETE FROM webhook_identities;
 DELETE FROM processed_webhook_messages;
 DELETE FROM webhook_dlq;
 DELETE FROM conversation_state_transitions;
-DELETE FROM webhook_delivery_attempts;
+DELETE FROM webhook_attempts;
 DELETE FROM webhook_message_statuses;
 DELETE FROM webhook_notices;
 DELETE FROM webhook_quarantine;
@@ -62,7 +62,7 @@ SELECT apply_webhook_retention() -> 'webhook_dlq' AS deleted;
 SELECT whatsapp_message_id FROM webhook_dlq WHERE whatsapp_message_id !~ 'dead letter' ORDER BY 1;
 
 -- The records that only time deletes.
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	VALUES (pg_temp.old_id(1), 1, 'succeeded', now() - interval '31 days'),
 		('ffffffff-0000-4000-8000-000000000001', 1, 'lost', now() - interval '31 days'),
 		(pg_temp.old_id(1), 2, 'failed', now() - interval '29 days');

@@ -6,7 +6,7 @@ SET LOCAL TimeZone = 'UTC';
 DELETE FROM webhook_conversations;
 DELETE FROM webhook_dlq;
 DELETE FROM processed_webhook_messages;
-DELETE FROM webhook_delivery_attempts;
+DELETE FROM webhook_attempts;
 DELETE FROM webhook_message_sums;
 DELETE FROM webhook_rollup_state;
 
@@ -58,7 +58,7 @@ INSERT INTO processed_webhook_messages (id, whatsapp_message_id, received_at, pr
 		CASE WHEN n % 10 <> 0 AND n % 13 <> 0 THEN abs(hashint4(n)) % 500 END
 	FROM (SELECT n, since() + interval '24 hours' - n * interval '1 minute' AS at FROM generate_series(1, 2880) n) m
 	WHERE n % 11 <> 0 OR at < now() - interval '3 hours';
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	SELECT id, 1, CASE WHEN processed_at IS NULL THEN 'failed' ELSE 'succeeded' END, coalesce(processed_at, received_at) FROM processed_webhook_messages;
 
 -- The first runs: how far to count is noted, then counted. No other transaction is waited for here.
@@ -84,12 +84,12 @@ CREATE TEMP TABLE later AS SELECT id, whatsapp_message_id, row_number() OVER (OR
 	FROM processed_webhook_messages WHERE processed_at IS NULL AND received_at < now() - interval '3 hours' ORDER BY received_at LIMIT 20;
 UPDATE processed_webhook_messages m SET processed_at = now() - interval '1 minute' * n, processing_time_ms = 3000 + n
 	FROM later WHERE later.id = m.id AND n <= 10;
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	SELECT id, 2, 'succeeded', now() - interval '1 minute' * n FROM later WHERE n <= 10;
 -- Ids of the caller's own making.
 INSERT INTO processed_webhook_messages (id, whatsapp_message_id, received_at, processed_at, processing_time_ms)
 	VALUES ('ffffffff-0000-4000-8000-000000000001', 'wamid.rollup-f', now() - interval '10 hours', now() - interval '9 minutes', 77);
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	VALUES ('ffffffff-0000-4000-8000-000000000001', 1, 'succeeded', now() - interval '9 minutes');
 INSERT INTO webhook_dlq (payload, whatsapp_message_id) SELECT '{}', whatsapp_message_id FROM later WHERE n > 10;
 UPDATE webhook_dlq SET resolution_status = 'resolved' WHERE whatsapp_message_id LIKE 'wamid.rollup-%';
@@ -110,7 +110,7 @@ UPDATE webhook_rollup_state SET counted_until = now() + interval '10 minutes', n
 INSERT INTO processed_webhook_messages (whatsapp_message_id, received_at, processed_at, processing_time_ms) VALUES ('wamid.rollup-back', now(), now(), 9);
 -- What came in an hour before is found by its attempt, where its id is as old.
 UPDATE processed_webhook_messages SET id = webhook_uuid_floor(received_at) WHERE whatsapp_message_id = 'wamid.rollup-a';
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	SELECT id, 1, 'succeeded', processed_at FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.rollup-a';
 SELECT webhook_roll_up() ->> 'success' AS success;
 SELECT * FROM differences();
@@ -164,4 +164,30 @@ SELECT :messages AS messages, complete_webhook_messages(:'conversation_id', :'lo
 SELECT processing_time_ms FROM webhook_rollup_state, webhook_messages_known(counted_until, 'infinity');
 SELECT mark_message_processed('wamid.rollup-failed', true);
 SELECT processing_time_ms FROM webhook_rollup_state, webhook_messages_known(counted_until, 'infinity') ORDER BY 1;
+ROLLBACK;
+
+-- What is completed soon after it came has no attempt in the table, what came earlier has; the sums find both, once. So what
+-- completing takes for soon must be what the sums take for it: c_soon in rollup.sql, SOON_US in conversation/record.c.
+BEGIN;
+DELETE FROM webhook_rollup_state;
+SELECT count(*) FROM generate_series(1, 4) n, receive_webhook(format('{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages","value":{"messaging_product":"whatsapp","metadata":{"phone_number_id":"rollup"},"messages":[{"id":"wamid.rollup-soon-%s","from":"1555019%s","timestamp":"1760000000","type":"text","text":{"body":"a"}}]}}]}]}', n, n));
+UPDATE processed_webhook_messages m SET received_at = clock_timestamp() - make_interval(secs => seconds)
+	FROM (VALUES (1, -3600), (2, 55), (3, 61), (4, 3600)) v (n, seconds) WHERE whatsapp_message_id = 'wamid.rollup-soon-' || n;
+SELECT sum(complete_webhook_messages(conversation_id, lock_id, NULL, 900000 + right(messages -> 0 ->> 'whatsapp_message_id', 1)::integer)) AS completed FROM claim_conversations(4);
+-- How often each is counted: until then, and from then on.
+CREATE FUNCTION pg_temp.times(p_from timestamptz, p_until timestamptz, p_ms integer) RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM webhook_messages_known(p_from, p_until) WHERE processing_time_ms = p_ms $$;
+CREATE FUNCTION pg_temp.counted(p_boundary text) RETURNS TABLE (n integer, told_by_itself boolean, before bigint, after bigint) LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY EXECUTE 'SELECT processing_time_ms - 900000, claimed_by IS NOT NULL, pg_temp.times(now() - interval ''2 hours'', '
+		|| p_boundary || ', processing_time_ms), pg_temp.times(' || p_boundary || ', ''infinity'', processing_time_ms)
+		FROM processed_webhook_messages WHERE whatsapp_message_id LIKE ''wamid.rollup-soon-%'' ORDER BY 1';
+END
+$$;
+SELECT * FROM pg_temp.counted('processed_at');
+SELECT * FROM pg_temp.counted($$processed_at + interval '1 microsecond'$$);
+SELECT * FROM pg_temp.counted($$received_at + interval '1 microsecond'$$);
+-- No longer than it is: without their attempts, those that came earlier are not found.
+DELETE FROM webhook_attempts WHERE message_id IN (SELECT id FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'wamid.rollup-soon-%');
+SELECT * FROM pg_temp.counted('processed_at');
 ROLLBACK;

@@ -27,7 +27,7 @@ static wahook_Plan lose_plan =
 	 " WHERE conversation_id = $1 AND seq = ANY ($2)"
 	 " RETURNING seq, message_id, service, attempts, losses"
 	 "), recorded AS ("
-	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
+	 "INSERT INTO @extschema@.webhook_attempts (message_id, attempt, outcome,"
 	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms, lock_id)"
 	 " SELECT message_id, attempts + losses, 'lost', $1, $3, service, $4, $5,"
 	 " least(greatest(extract(epoch FROM $5 - $4) * 1000, 0), 2147483647)::integer, $7 FROM lost)"

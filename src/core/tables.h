@@ -79,7 +79,10 @@ enum
 	Anum_message_payload = 8,
 	Anum_message_processed_at = 9,
 	Anum_message_processing_time_ms = 10,
-	Natts_message = 10
+	Anum_message_claimed_at = 11,
+	Anum_message_claim_token = 12,
+	Anum_message_claimed_by = 13,
+	Natts_message = 13
 };
 
 enum

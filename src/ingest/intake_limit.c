@@ -182,7 +182,7 @@ record_dropped(const Limiter *limiter, wahook_Outcome **messages, int n)
 		ndropped += messages[i]->dropped;
 	if (ndropped == 0)
 		return;
-	wahook_open_table(&attempts, "webhook_delivery_attempts", "webhook_delivery_attempts_pkey");
+	wahook_open_table(&attempts, "webhook_attempts", "webhook_attempts_pkey");
 	values[Anum_attempt_outcome - 1] = CStringGetTextDatum("dropped");
 	values[Anum_attempt_finished_at - 1] = TimestampTzGetDatum(limiter->now);
 	values[Anum_attempt_error - 1] =

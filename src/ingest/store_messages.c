@@ -197,8 +197,8 @@ accept(wahook_Intake *intake, wahook_Outcome **messages, int n)
 								   "processed_webhook_messages_pkey");
 	values[Anum_message_correlation_id - 1] = UUIDPGetDatum(&intake->correlation_id);
 	values[Anum_message_received_at - 1] = TimestampTzGetDatum(intake->now);
-	nulls[Anum_message_processed_at - 1] = true;
-	nulls[Anum_message_processing_time_ms - 1] = true;
+	for (int attnum = Anum_message_processed_at; attnum <= Natts_message; attnum++)
+		nulls[attnum - 1] = true;
 	for (int i = 0; i < n; i++)
 	{
 		wahook_Outcome *message = sorted[i];

@@ -10,12 +10,16 @@ CREATE TABLE @extschema@.processed_webhook_messages (
 	service text NOT NULL DEFAULT 'default',
 	payload jsonb,
 	processed_at timestamptz DEFAULT now(),
-	processing_time_ms integer
-) WITH (fillfactor = 50, autovacuum_analyze_threshold = 100000);
+	processing_time_ms integer,
+	claimed_at timestamptz,
+	claim_token bigint,
+	claimed_by uuid
+) WITH (fillfactor = 45, autovacuum_analyze_threshold = 100000);
 -- While a table is analyzed nothing can be vacuumed, and conversations are no longer updated in their place.
 ALTER TABLE @extschema@.processed_webhook_messages ALTER payload SET STATISTICS 0;
 -- Each row is updated once, when it is processed. With room for that in its page the update is HOT:
--- it touches no index, and its WAL record leaves out the payload.
+-- it touches no index, and its WAL record leaves out the payload. A row grows by some fifty bytes, and all
+-- rows of a page may be updated by one transaction, so the room is a little more than half.
 ALTER TABLE @extschema@.processed_webhook_messages
 	ADD CONSTRAINT processed_webhook_messages_whatsapp_message_id_key UNIQUE (whatsapp_message_id);
 CREATE INDEX processed_webhook_messages_received_idx
@@ -26,6 +30,12 @@ COMMENT ON COLUMN @extschema@.processed_webhook_messages.processed_at IS
 	'when its processing was completed; null: accepted, not processed yet';
 COMMENT ON COLUMN @extschema@.processed_webhook_messages.payload IS
 	'message, contact and metadata as they were delivered';
+COMMENT ON COLUMN @extschema@.processed_webhook_messages.claimed_at IS
+	'of a message whose first attempt succeeded soon: when that began; see webhook_delivery_attempts';
+COMMENT ON COLUMN @extschema@.processed_webhook_messages.claim_token IS
+	'of a message whose first attempt succeeded soon: the fencing token of the claim';
+COMMENT ON COLUMN @extschema@.processed_webhook_messages.claimed_by IS
+	'of a message whose first attempt succeeded soon: the lock id of the claim; null: nothing is told here';
 
 CREATE TABLE @extschema@.webhook_message_changes (
 	conversation_id uuid NOT NULL,

@@ -155,9 +155,9 @@ BEGIN
 	INSERT INTO @extschema@.webhook_erased_messages (id_hash)
 		SELECT DISTINCT sha256(convert_to(id, 'UTF8')) FROM unnest(v_wamids) id
 		ON CONFLICT DO NOTHING;
-	DELETE FROM @extschema@.webhook_delivery_attempts WHERE message_id = ANY (v_messages || v_entries) OR conversation_id = ANY (v_conversations);
+	DELETE FROM @extschema@.webhook_attempts WHERE message_id = ANY (v_messages || v_entries) OR conversation_id = ANY (v_conversations);
 	GET DIAGNOSTICS v_rows = ROW_COUNT;
-	v_counts := v_counts || jsonb_build_object('webhook_delivery_attempts', v_rows);
+	v_counts := v_counts || jsonb_build_object('webhook_attempts', v_rows);
 
 	DELETE FROM @extschema@.webhook_message_statuses s
 		WHERE s.recipient = ANY (v_names) OR (s.payload::text LIKE ANY (v_patterns) AND @extschema@.webhook_mentions(s.payload::text, v_names));

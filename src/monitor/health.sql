@@ -9,8 +9,8 @@ CREATE INDEX conversation_state_transitions_trouble_idx
 	WHERE to_state IN ('error', 'timeout');
 CREATE INDEX webhook_conversations_trouble_idx
 	ON @extschema@.webhook_conversations (status, created_at) WHERE status IN ('error', 'timeout');
-CREATE INDEX webhook_delivery_attempts_failed_idx
-	ON @extschema@.webhook_delivery_attempts (finished_at) WHERE outcome = 'failed';
+CREATE INDEX webhook_attempts_failed_idx
+	ON @extschema@.webhook_attempts (finished_at) WHERE outcome = 'failed';
 CREATE INDEX webhook_circuits_open_idx
 	ON @extschema@.webhook_circuits (opened_at) WHERE state <> 'closed';
 
@@ -122,7 +122,7 @@ BEGIN
 	-- One failure may both fail an attempt and turn its conversation to error: the larger number
 	-- counts, not the sum.
 	v_count := @extschema@.webhook_conversations_that_became('error', v_since);
-	v_attempts := (SELECT count(*) FROM (SELECT FROM @extschema@.webhook_delivery_attempts
+	v_attempts := (SELECT count(*) FROM (SELECT FROM @extschema@.webhook_attempts
 		WHERE outcome = 'failed' AND finished_at > v_since LIMIT 10000) failed);
 	IF v_most_errors >= 0 AND greatest(v_count, v_attempts) > v_most_errors THEN
 		RETURN QUERY VALUES ('HIGH_ERROR_RATE', 'CRITICAL',

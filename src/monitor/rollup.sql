@@ -84,9 +84,11 @@ COMMENT ON FUNCTION @extschema@.webhook_percentile(integer[], bigint[], double p
 	'percentile_cont() of a distribution: values, and how often each occurs; null where there are none';
 
 -- Messages that were processed, known at a time from p_from on and before p_until. Most were received in
--- that time, which has a BRIN index. Those received earlier have an attempt that ended in that time, or a
--- dead letter that was resolved; the seconds around are for statements that take the time more than once.
--- A caller that records messages itself may have a clock that is ahead of the server's, by up to a minute.
+-- that time, which has a BRIN index, or soon before it. Those received earlier have an attempt that ended in
+-- that time, or a dead letter that was resolved; the seconds around are for statements that take the time more
+-- than once. Soon (c_soon) is SOON_US in conversation/complete.c: what was completed within that time of its
+-- arrival may have no row in webhook_attempts. By as much may the clock of a caller be ahead of the server's that
+-- records messages itself.
 CREATE FUNCTION @extschema@.webhook_messages_known(p_from timestamptz, p_until timestamptz)
 	RETURNS TABLE (processed_at timestamptz, processing_time_ms integer)
 	LANGUAGE plpgsql STABLE ROWS 10000
@@ -99,7 +101,7 @@ CREATE FUNCTION @extschema@.webhook_messages_known(p_from timestamptz, p_until t
 #variable_conflict use_column
 DECLARE
 	v_slack constant interval := '10 seconds';
-	c_ahead constant interval := '1 minute';
+	c_soon constant interval := '1 minute';
 	v_id_before uuid := @extschema@.webhook_uuid_floor(p_from + v_slack);
 	v_id_foreign uuid := @extschema@.webhook_uuid_floor(now() + interval '1 day');
 BEGIN
@@ -110,7 +112,7 @@ BEGIN
 	UNION ALL
 	SELECT m.processed_at, m.processing_time_ms
 		FROM (
-			SELECT a.message_id AS id FROM @extschema@.webhook_delivery_attempts a
+			SELECT a.message_id AS id FROM @extschema@.webhook_attempts a
 				WHERE a.finished_at >= p_from - v_slack AND a.outcome = 'succeeded'
 					AND (a.message_id < v_id_before OR a.message_id > v_id_foreign)
 			UNION
@@ -119,7 +121,7 @@ BEGIN
 				WHERE d.resolution_status = 'resolved' AND d.processed_at >= p_from - v_slack
 			UNION
 			SELECT a_m.id FROM @extschema@.processed_webhook_messages a_m
-				WHERE a_m.received_at >= p_from - c_ahead AND a_m.received_at < p_from AND a_m.processed_at >= p_from) c
+				WHERE a_m.received_at >= p_from - c_soon AND a_m.received_at < p_from AND a_m.processed_at >= p_from) c
 			JOIN @extschema@.processed_webhook_messages m ON m.id = c.id
 		WHERE m.received_at < p_from AND m.processed_at >= p_from AND m.processed_at < p_until;
 END
@@ -197,7 +199,7 @@ BEGIN
 				GROUP BY 1
 			UNION ALL
 			SELECT @extschema@.webhook_period(c_width, finished_at), outcome, NULL, count(*)
-				FROM @extschema@.webhook_delivery_attempts
+				FROM @extschema@.webhook_attempts
 				WHERE finished_at >= p_from AND finished_at < p_until AND outcome <> 'succeeded'
 				GROUP BY 1, 2) e;
 	PERFORM @extschema@.webhook_add_message_sums(v_sums.at, v_sums.what, v_sums.ms, v_sums.n);
@@ -247,7 +249,7 @@ BEGIN
 				GROUP BY 1
 			UNION ALL
 			SELECT @extschema@.webhook_period(c_width, finished_at), outcome, NULL, count(*)
-				FROM @extschema@.webhook_delivery_attempts
+				FROM @extschema@.webhook_attempts
 				WHERE message_id > v_after AND message_id <= v_last AND finished_at < v_until AND outcome <> 'succeeded'
 				GROUP BY 1, 2) e;
 	PERFORM @extschema@.webhook_add_message_sums(v_sums.at, v_sums.what, v_sums.ms, v_sums.n);
@@ -395,8 +397,8 @@ BEGIN
 	UPDATE @extschema@.webhook_rollup_state SET
 		messages_summarized = @extschema@.webhook_summarize('processed_webhook_messages'::text,
 			'processed_webhook_messages_received_idx'::text, messages_summarized),
-		attempts_summarized = @extschema@.webhook_summarize('webhook_delivery_attempts'::text,
-			'webhook_delivery_attempts_finished_idx'::text, attempts_summarized);
+		attempts_summarized = @extschema@.webhook_summarize('webhook_attempts'::text,
+			'webhook_attempts_finished_idx'::text, attempts_summarized);
 	-- more: the worker runs the job again at once.
 	RETURN jsonb_build_object('success', true, 'counted', v_counted, 'more', v_more);
 END

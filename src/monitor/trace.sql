@@ -15,12 +15,12 @@ CREATE VIEW @extschema@.webhook_message_trace AS
 		CASE WHEN (SELECT has_type_privilege('@extschema@.webhook_personal_data'::regtype, 'USAGE')) THEN s.error END AS error,
 		jsonb_strip_nulls(s.detail) AS detail
 	FROM (SELECT id, whatsapp_message_id, correlation_id, conversation_id, received_at, kind, service, payload,
-				processed_at, processing_time_ms, true AS accepted
+				processed_at, processing_time_ms, claimed_at, claim_token, claimed_by, true AS accepted
 			FROM @extschema@.processed_webhook_messages
 			UNION ALL
 			-- A dead letter of no message that is here stands for itself.
 			SELECT id, whatsapp_message_id, correlation_id, conversation_id, created_at, NULL, service, NULL,
-				NULL, NULL, false
+				NULL, NULL, NULL, NULL, NULL, false
 			FROM @extschema@.webhook_dlq d
 			WHERE NOT EXISTS (SELECT FROM @extschema@.processed_webhook_messages o
 				WHERE o.whatsapp_message_id = d.whatsapp_message_id)) m
@@ -40,11 +40,18 @@ CREATE VIEW @extschema@.webhook_message_trace AS
 			UNION ALL
 			SELECT a.started_at, 2, 'claimed', a.attempt, a.service, a.lock_id::text, NULL, NULL,
 				jsonb_build_object('lock_token', a.lock_token)
-				FROM @extschema@.webhook_delivery_attempts a WHERE a.message_id = m.id AND a.started_at IS NOT NULL
+				FROM @extschema@.webhook_attempts a WHERE a.message_id = m.id AND a.started_at IS NOT NULL
 			UNION ALL
 			SELECT a.finished_at, CASE a.outcome WHEN 'lost' THEN 1 ELSE 5 END, a.outcome, a.attempt, a.service, a.lock_id::text, a.duration_ms, a.error,
 				jsonb_build_object('lock_token', a.lock_token)
-				FROM @extschema@.webhook_delivery_attempts a WHERE a.message_id = m.id
+				FROM @extschema@.webhook_attempts a WHERE a.message_id = m.id
+			UNION ALL
+			-- What the message tells of its attempt. Not by the view: it asks whoever looks for rights to what it shows.
+			SELECT v.at, v.place, v.step, 1, NULL, m.claimed_by::text, v.duration_ms, NULL,
+				jsonb_build_object('lock_token', m.claim_token)
+				FROM (VALUES (m.claimed_at, 2, 'claimed', NULL),
+					(m.processed_at, 5, 'succeeded', m.processing_time_ms)) v (at, place, step, duration_ms)
+				WHERE m.claimed_by IS NOT NULL AND v.at IS NOT NULL
 			UNION ALL
 			SELECT t.created_at, 3, 'agent_' || t.outcome, NULL, NULL, t.agent_type, t.duration_ms, t.error,
 				jsonb_build_object('answered_by', t.answered_by, 'variant', nullif(t.variant, ''), 'version', t.version,

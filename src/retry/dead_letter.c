@@ -65,7 +65,7 @@ static wahook_Plan dead_letter_plan =
 	 "UPDATE @extschema@.processed_webhook_messages m SET processed_at = NULL"
 	 " FROM gone WHERE m.id = gone.message_id AND m.processed_at IS NOT NULL"
 	 "), recorded AS ("
-	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
+	 "INSERT INTO @extschema@.webhook_attempts (message_id, attempt, outcome,"
 	 " conversation_id, lock_token, service, started_at, finished_at, duration_ms, error,"
 	 " error_stack, lock_id) SELECT message_id, attempts + losses + 1, 'failed', $1, $9, service,"
 	 " $10, $7, $12, $3, $4, $14 FROM gone WHERE $11"

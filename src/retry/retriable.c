@@ -38,7 +38,7 @@ static wahook_Plan lock_plan =
 /* The first attempt is the one that made it a dead letter. */
 static wahook_Plan end_plan =
 	{"WITH recorded AS ("
-	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
+	 "INSERT INTO @extschema@.webhook_attempts (message_id, attempt, outcome,"
 	 " conversation_id, service, started_at, finished_at, duration_ms, error,"
 	 " error_stack)"
 	 " SELECT coalesce(m.id, d.id), d.retry_count + 2, $2, d.conversation_id, d.service, $8, $7,"
@@ -60,7 +60,7 @@ static wahook_Plan vanished_plan =
 	 " WHERE d.resolution_status = 'retrying' AND d.retry_lease_until <= $1"
 	 " FOR NO KEY UPDATE OF d SKIP LOCKED"
 	 "), recorded AS ("
-	 "INSERT INTO @extschema@.webhook_delivery_attempts (message_id, attempt, outcome,"
+	 "INSERT INTO @extschema@.webhook_attempts (message_id, attempt, outcome,"
 	 " conversation_id, service, finished_at)"
 	 " SELECT coalesce(message_id, id), retry_count + 2, 'lost', conversation_id, service, $1"
 	 " FROM vanished)"

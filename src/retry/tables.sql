@@ -51,10 +51,10 @@ CREATE VIEW @extschema@.wa_dead_letter_queue WITH (security_invoker = true) AS
 COMMENT ON VIEW @extschema@.wa_dead_letter_queue IS
 	'webhook_dlq under the name and columns of its other generation of callers';
 
-CREATE SEQUENCE @extschema@.webhook_delivery_attempts_seq CACHE 32;
-CREATE TABLE @extschema@.webhook_delivery_attempts (
+CREATE SEQUENCE @extschema@.webhook_attempts_seq CACHE 32;
+CREATE TABLE @extschema@.webhook_attempts (
 	message_id uuid NOT NULL,
-	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_delivery_attempts_seq'),
+	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_attempts_seq'),
 	attempt integer NOT NULL,
 	outcome text NOT NULL,
 	conversation_id uuid,
@@ -68,19 +68,61 @@ CREATE TABLE @extschema@.webhook_delivery_attempts (
 	lock_id uuid,
 	PRIMARY KEY (message_id, seq)
 ) WITH (autovacuum_analyze_threshold = 100000);
-ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq
-	OWNED BY @extschema@.webhook_delivery_attempts.seq;
-CREATE INDEX webhook_delivery_attempts_finished_idx
-	ON @extschema@.webhook_delivery_attempts USING brin (finished_at) WITH (pages_per_range = 32);
-COMMENT ON TABLE @extschema@.webhook_delivery_attempts IS
-	'every attempt at a message: when, how long, how it ended';
-COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.message_id IS
+ALTER SEQUENCE @extschema@.webhook_attempts_seq
+	OWNED BY @extschema@.webhook_attempts.seq;
+CREATE INDEX webhook_attempts_finished_idx
+	ON @extschema@.webhook_attempts USING brin (finished_at) WITH (pages_per_range = 32);
+COMMENT ON TABLE @extschema@.webhook_attempts IS
+	'the attempts that messages do not tell of themselves; see webhook_delivery_attempts';
+COMMENT ON COLUMN @extschema@.webhook_attempts.message_id IS
 	'processed_webhook_messages.id, or webhook_dlq.id of a dead letter that was added by hand';
-COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.lock_id IS 'whose attempt it was: the lock id of the claim';
-COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.error_stack IS
+COMMENT ON COLUMN @extschema@.webhook_attempts.lock_id IS 'whose attempt it was: the lock id of the claim';
+COMMENT ON COLUMN @extschema@.webhook_attempts.error_stack IS
 	'what more is known of a failure: detail and context, or what the endpoint answered';
-COMMENT ON COLUMN @extschema@.webhook_delivery_attempts.outcome IS
+COMMENT ON COLUMN @extschema@.webhook_attempts.outcome IS
 	'succeeded; failed: reported as failed; lost: its holder vanished and the lease ran out; dropped: at intake, by the limit of its user';
+
+-- Nearly every message is completed at the first attempt, moments after it came. It tells of that attempt itself,
+-- which is a small part of what a row and its index entry cost; conversation/record.c says when. Of one message
+-- both are looked up by its id, and what has another outcome only in the table. (A join's condition does not reach
+-- into the second: PostgreSQL would have to flatten it, and then no longer sees that it has but one outcome.) It
+-- shows rows, so whoever uses it must pass the row security of both tables.
+CREATE VIEW @extschema@.webhook_delivery_attempts WITH (security_invoker = true) AS
+	SELECT message_id, seq, attempt, outcome, conversation_id, lock_token, service, started_at, finished_at,
+		duration_ms, error, error_stack, lock_id
+	FROM @extschema@.webhook_attempts
+	UNION ALL
+	SELECT id, 0::bigint, 1, 'succeeded'::text, conversation_id, claim_token, service, claimed_at, processed_at,
+		processing_time_ms, NULL::text, NULL::text, claimed_by
+	FROM @extschema@.processed_webhook_messages WHERE claimed_by IS NOT NULL;
+COMMENT ON VIEW @extschema@.webhook_delivery_attempts IS
+	'every attempt at a message: when, how long, how it ended';
+
+-- Not for wahook's own completion, which knows.
+CREATE FUNCTION @extschema@.webhook_keep_attempt()
+	RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	-- Before all others, as it was.
+	INSERT INTO @extschema@.webhook_attempts (message_id, seq, attempt, outcome, conversation_id, lock_token, service,
+			started_at, finished_at, duration_ms, lock_id)
+		VALUES (OLD.id, (SELECT least(0, min(seq) - 1) FROM @extschema@.webhook_attempts WHERE message_id = OLD.id),
+			1, 'succeeded', OLD.conversation_id, OLD.claim_token, OLD.service,
+			OLD.claimed_at, OLD.processed_at, OLD.processing_time_ms, OLD.claimed_by);
+	NEW.claimed_at := NULL;
+	NEW.claim_token := NULL;
+	NEW.claimed_by := NULL;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_keep_attempt() IS
+	'trigger: where what a message tells of its attempt is overwritten, the attempt becomes a row';
+CREATE TRIGGER processed_webhook_messages_attempt
+	BEFORE UPDATE OF processed_at, processing_time_ms, conversation_id, service ON @extschema@.processed_webhook_messages
+	FOR EACH ROW
+	WHEN (OLD.claimed_by IS NOT NULL AND (NEW.processed_at, NEW.processing_time_ms, NEW.conversation_id, NEW.service)
+		IS DISTINCT FROM (OLD.processed_at, OLD.processing_time_ms, OLD.conversation_id, OLD.service))
+	EXECUTE FUNCTION @extschema@.webhook_keep_attempt();
 
 CREATE TABLE @extschema@.wa_workflow_recovery (
 	id uuid PRIMARY KEY DEFAULT @extschema@.webhook_uuid(),

@@ -44,7 +44,13 @@ ALTER SEQUENCE @extschema@.webhook_inbox_seq INCREMENT BY 1024;
 DROP INDEX @extschema@.webhook_conversation_queue_due_idx;
 ALTER TABLE @extschema@.webhook_conversation_queue
 	DROP CONSTRAINT webhook_conversation_queue_pkey, ADD PRIMARY KEY (service, due_at, conversation_id, seq);
-ALTER TABLE @extschema@.webhook_delivery_attempts ADD error_stack text, ADD lock_id uuid;
+-- That is the name of a view now, which shows what messages tell of their attempts as well.
+ALTER TABLE @extschema@.webhook_delivery_attempts RENAME TO webhook_attempts;
+ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq RENAME TO webhook_attempts_seq;
+ALTER INDEX @extschema@.webhook_delivery_attempts_pkey RENAME TO webhook_attempts_pkey;
+ALTER INDEX @extschema@.webhook_delivery_attempts_finished_idx RENAME TO webhook_attempts_finished_idx;
+ALTER TABLE @extschema@.webhook_attempts ADD error_stack text, ADD lock_id uuid;
+ALTER TABLE @extschema@.processed_webhook_messages ADD claimed_at timestamptz, ADD claim_token bigint, ADD claimed_by uuid;
 ALTER TABLE @extschema@.webhook_services
 	ADD url text,
 	ADD allow_http boolean NOT NULL DEFAULT false,
@@ -108,9 +114,9 @@ ALTER TABLE @extschema@.agent_sessions SET (fillfactor = 70);
 UPDATE @extschema@.agent_sessions SET last_activity_at = coalesce(ended_at, started_at), seen_active_at = started_at;
 
 -- How often each is analyzed.
-ALTER TABLE @extschema@.processed_webhook_messages SET (autovacuum_analyze_threshold = 100000);
+ALTER TABLE @extschema@.processed_webhook_messages SET (fillfactor = 45, autovacuum_analyze_threshold = 100000);
 ALTER TABLE @extschema@.processed_webhook_messages ALTER payload SET STATISTICS 0;
-ALTER TABLE @extschema@.webhook_delivery_attempts SET (autovacuum_analyze_threshold = 100000);
+ALTER TABLE @extschema@.webhook_attempts SET (autovacuum_analyze_threshold = 100000);
 ALTER TABLE @extschema@.webhook_conversations SET (autovacuum_analyze_threshold = 10000, autovacuum_analyze_scale_factor = 10);
 ALTER TABLE @extschema@.webhook_inbox SET (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
 ALTER TABLE @extschema@.webhook_conversation_queue SET (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);

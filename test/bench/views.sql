@@ -38,13 +38,16 @@ INSERT INTO bench_conversations SELECT row_number() OVER (), id FROM webhook_con
 COMMIT;
 
 BEGIN;
-TRUNCATE processed_webhook_messages, webhook_delivery_attempts;
+TRUNCATE processed_webhook_messages, webhook_attempts;
 ALTER TABLE processed_webhook_messages DROP CONSTRAINT processed_webhook_messages_whatsapp_message_id_key;
-DROP INDEX processed_webhook_messages_received_idx, webhook_delivery_attempts_finished_idx;
-INSERT INTO processed_webhook_messages (id, whatsapp_message_id, conversation_id, received_at, kind, payload, processed_at, processing_time_ms)
+DROP INDEX processed_webhook_messages_received_idx, webhook_attempts_finished_idx;
+-- Those that were completed soon, as nearly all are, tell of their attempt themselves.
+INSERT INTO processed_webhook_messages (id, whatsapp_message_id, conversation_id, received_at, kind, payload, processed_at, processing_time_ms,
+		claimed_at, claim_token, claimed_by)
 	SELECT (lpad(to_hex((date_part('epoch', at) * 1000)::bigint), 12, '0') || '7' || left(hash, 19))::uuid, 'wamid.' || hash,
 		overlay(uuid_nil placing lpad(to_hex((random() * :conversations)::integer), 12, '0') from 25)::uuid,
-		at, 'text', payload, at + CASE WHEN n % 100 = 0 THEN random() * interval '4 hours' ELSE ms * interval '1 ms' END, ms
+		at, 'text', payload, at + CASE WHEN n % 100 = 0 THEN random() * interval '4 hours' ELSE ms * interval '1 ms' END, ms,
+		CASE WHEN n % 100 <> 0 THEN at END, CASE WHEN n % 100 <> 0 THEN 1 END, CASE WHEN n % 100 <> 0 THEN hash::uuid END
 	FROM (SELECT n, md5(n::text) AS hash, now() - :days * interval '1 day' * (1 - n::float8 / :messages) AS at,
 			(50 * exp(random() * 5))::integer AS ms FROM generate_series(1, :messages) n OFFSET 0) m,
 		(SELECT '00000000-0000-7000-8000-000000000000' AS uuid_nil, jsonb_build_object(
@@ -54,16 +57,16 @@ INSERT INTO processed_webhook_messages (id, whatsapp_message_id, conversation_id
 -- What was late and would be processed in the future waits.
 UPDATE processed_webhook_messages SET processed_at = NULL, processing_time_ms = NULL
 	WHERE processed_at > now() AND received_at > now() - interval '5 hours';
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, conversation_id, lock_token, started_at, finished_at, duration_ms)
+INSERT INTO webhook_attempts (message_id, attempt, outcome, conversation_id, lock_token, started_at, finished_at, duration_ms)
 	SELECT id, 1, CASE WHEN processed_at IS NULL THEN 'failed' ELSE 'succeeded' END, conversation_id, 1,
 		received_at, coalesce(processed_at, received_at), processing_time_ms
-	FROM processed_webhook_messages;
-INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, conversation_id, lock_token, started_at, finished_at, duration_ms, error)
+	FROM processed_webhook_messages WHERE claimed_by IS NULL;
+INSERT INTO webhook_attempts (message_id, attempt, outcome, conversation_id, lock_token, started_at, finished_at, duration_ms, error)
 	SELECT id, 1, 'failed', conversation_id, 1, received_at, received_at + interval '1 s', 1000, 'connection refused'
 	FROM processed_webhook_messages TABLESAMPLE SYSTEM (1);
 ALTER TABLE processed_webhook_messages ADD CONSTRAINT processed_webhook_messages_whatsapp_message_id_key UNIQUE (whatsapp_message_id);
 CREATE INDEX processed_webhook_messages_received_idx ON processed_webhook_messages USING brin (received_at) WITH (pages_per_range = 32);
-CREATE INDEX webhook_delivery_attempts_finished_idx ON webhook_delivery_attempts USING brin (finished_at) WITH (pages_per_range = 32);
+CREATE INDEX webhook_attempts_finished_idx ON webhook_attempts USING brin (finished_at) WITH (pages_per_range = 32);
 COMMIT;
 
 BEGIN;

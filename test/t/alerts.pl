@@ -207,7 +207,7 @@ is_over('PROCESSING_TIMEOUTS');
 sql(q{SELECT count(*) FROM claim_conversations(1000) c, complete_webhook_messages(c.conversation_id, c.lock_id)});
 
 # --- Rows that outlive their retention: the job is off.
-sql(q{INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at)
+sql(q{INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at)
 	VALUES (webhook_uuid_floor(now() - interval '32 days'), 1, 'succeeded', now() - interval '32 days')});
 fires('RETENTION_BEHIND');
 sql("SELECT run_webhook_job('retention')");

@@ -58,7 +58,7 @@ $node->safe_psql('postgres', q{
 		SELECT id, 'mine', 'mine', '{wamid.1}', 'hello', '{}', 1, 10, 2, now() FROM webhook_conversations;
 	INSERT INTO wa_workflow_recovery (conversation_id, workflow_type, recovery_action) VALUES ('1', 'x', 'y');
 	INSERT INTO user_sessions (phone_number) VALUES ('1');
-	INSERT INTO webhook_delivery_attempts (message_id, attempt, outcome, finished_at) SELECT id, 1, 'failed', now() FROM processed_webhook_messages;
+	INSERT INTO webhook_attempts (message_id, attempt, outcome, finished_at) SELECT id, 1, 'failed', now() FROM processed_webhook_messages;
 	INSERT INTO webhook_message_statuses (whatsapp_message_id, status, payload, correlation_id) VALUES ('wamid.out', 'read', '{}', gen_random_uuid());
 	INSERT INTO webhook_notices (content_hash, kind, payload, correlation_id) VALUES ('1', 'account_update', '{}', gen_random_uuid());
 	INSERT INTO webhook_quarantine (content_hash, reason, body, correlation_id) VALUES ('2', 'not JSON', 'x', gen_random_uuid());

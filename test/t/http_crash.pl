@@ -100,7 +100,7 @@ new_worker($pid);
 # Also where it is asked while it records the answer, and something is in the way of that.
 $node->safe_psql('postgres', q{
 	CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(99); RETURN NEW; END';
-	CREATE TRIGGER wait BEFORE INSERT ON webhook_delivery_attempts FOR EACH ROW EXECUTE FUNCTION wait()});
+	CREATE TRIGGER wait BEFORE UPDATE ON processed_webhook_messages FOR EACH ROW EXECUTE FUNCTION wait()});
 my $waits = q{SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 99 AND NOT granted};
 my $holder = $node->background_psql('postgres');
 $holder->query_safe('SELECT pg_advisory_lock(99)');
@@ -111,7 +111,7 @@ await($node, "SELECT EXISTS ($waits AND pid = $pid)", 'the answer is being recor
 kill 'TERM', $pid;
 $holder->quit;
 new_worker($pid);
-$node->safe_psql('postgres', 'DROP TRIGGER wait ON webhook_delivery_attempts');
+$node->safe_psql('postgres', 'DROP TRIGGER wait ON processed_webhook_messages');
 end_leases();
 await($node, q{SELECT processed_at IS NOT NULL FROM processed_webhook_messages WHERE whatsapp_message_id = 'wamid.recorded'}, 'it is processed');
 is(scalar($endpoint->requests('/gate/recorded')), 1, 'and was not sent again');
