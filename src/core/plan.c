@@ -45,6 +45,12 @@ wahook_end(void)
 	SPI_finish();
 }
 
+Oid
+wahook_schema(void)
+{
+	return extension_schema;
+}
+
 /* Relations that were looked up by name, each where the hash of its name leads to. */
 typedef struct Known
 {

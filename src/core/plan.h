@@ -28,6 +28,8 @@ extern void wahook_begin(FunctionCallInfo fcinfo);
 /* The same outside SQL functions, in background processes: schema is the extension's. */
 extern void wahook_begin_in(Oid schema);
 extern void wahook_end(void);
+/* The extension's. */
+extern Oid wahook_schema(void);
 extern Oid wahook_relation(const char *name);
 extern uint64 wahook_execute(wahook_Plan *plan, Datum *values, const char *nulls);
 extern Datum wahook_result(uint64 row, int column, bool *isnull);

@@ -28,6 +28,7 @@ static const char *const tables[] = {"webhook_services", "webhook_routes",
 static const wahook_Config *current = NULL;
 static MemoryContext current_context = NULL;
 static Oid current_tables[lengthof(tables)];
+static Oid loaded_schema = InvalidOid;
 static bool is_current = false;
 
 PG_FUNCTION_INFO_V1(wahook_config_changed);
@@ -62,16 +63,6 @@ forget(Datum arg, Oid relid)
 	for (size_t i = 0; i < lengthof(tables); i++)
 		if (relid == current_tables[i])
 			is_current = false;
-}
-
-/* The extension may have been dropped and created anew, in another schema. */
-static bool
-is_of_these_tables(void)
-{
-	for (size_t i = 0; i < lengthof(tables); i++)
-		if (current_tables[i] != wahook_relation(tables[i]))
-			return false;
-	return true;
 }
 
 static Datum
@@ -179,6 +170,7 @@ load(void)
 
 	for (size_t i = 0; i < lengthof(tables); i++)
 		current_tables[i] = wahook_relation(tables[i]);
+	loaded_schema = wahook_schema();
 	is_current = true;
 	PG_TRY();
 	{
@@ -217,7 +209,8 @@ wahook_config(void)
 		CacheRegisterRelcacheCallback(forget, (Datum) 0);
 		registered = true;
 	}
-	if (!is_current || !is_of_these_tables())
+	/* The extension may have been dropped and created anew, in another schema. */
+	if (!is_current || loaded_schema != wahook_schema())
 		load();
 	return current;
 }
