@@ -120,6 +120,19 @@ ALTER TABLE processed_webhook_messages ADD CONSTRAINT ext_once UNIQUE (twice) DE
 SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(81, 85), '"many": 84', '"many": 83')) GROUP BY 1 ORDER BY 1;
 SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(82, 82), '"many": 82', '"many": 50')) GROUP BY 1 ORDER BY 1;
 \set VERBOSITY default
+-- A BRIN index hears of all rows, whether they differ, or are the same and only the second is for it.
+ALTER TABLE processed_webhook_messages ADD batch integer NOT NULL DEFAULT 0;
+CREATE INDEX ext_twice ON processed_webhook_messages USING brin (twice) WITH (pages_per_range = 1000);
+CREATE INDEX ext_batch ON processed_webhook_messages USING brin (batch) WITH (pages_per_range = 1000) WHERE twice % 8 = 6;
+ALTER TABLE processed_webhook_messages ALTER batch SET DEFAULT 1;
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(101, 120)) GROUP BY 1 ORDER BY 1;
+SET enable_seqscan = off;
+SET enable_indexscan = off;
+SELECT count(*) FROM processed_webhook_messages WHERE twice > 230;
+SELECT count(*) FROM processed_webhook_messages WHERE twice % 8 = 6 AND batch = 1;
+RESET enable_seqscan;
+RESET enable_indexscan;
+ALTER TABLE processed_webhook_messages DROP batch;
 ALTER TABLE processed_webhook_messages DROP twice;
 -- A trigger before each wants to see the ones before.
 CREATE OR REPLACE FUNCTION ext_log() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$

@@ -12,8 +12,10 @@
  */
 #include "core/table_internal.h"
 
+#include "access/brin.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_am.h"
 #include "commands/trigger.h"
 #include "executor/nodeModifyTable.h"
 #include "miscadmin.h"
@@ -21,6 +23,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -225,6 +228,58 @@ insert_together(wahook_Table *table)
 						   0, NULL);
 }
 
+/* Whether two rows are the same to a BRIN index. */
+static bool
+is_summarized(const Relation index, const IndexInfo *info, TupleTableSlot *before,
+			  TupleTableSlot *row)
+{
+	BlockNumber pages = BrinGetPagesPerRange(index);
+
+	/* The one before may not have been for it. */
+	if (info->ii_Predicate != NIL)
+		return false;
+	if (ItemPointerGetBlockNumber(&before->tts_tid) / pages !=
+		ItemPointerGetBlockNumber(&row->tts_tid) / pages)
+		return false;
+	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
+	{
+		int attnum = info->ii_IndexAttrNumbers[i];
+		Form_pg_attribute attribute;
+		bool null_before;
+		bool null;
+		Datum value_before;
+		Datum value;
+
+		if (attnum <= 0)
+			return false;
+		attribute = TupleDescAttr(row->tts_tupleDescriptor, attnum - 1);
+		value_before = slot_getattr(before, attnum, &null_before);
+		value = slot_getattr(row, attnum, &null);
+		if (null_before || null ||
+			!datumIsEqual(value_before, value, attribute->attbyval, attribute->attlen))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Rows that are written together have their times in common. A BRIN index, which knows ranges of
+ * pages, is told of the first row in a range and passes over the others. before: null for the first.
+ */
+static void
+choose_indexes(wahook_Table *table, TupleTableSlot *before, TupleTableSlot *row)
+{
+	for (int i = 0; i < table->info->ri_NumIndices; i++)
+	{
+		Relation index = table->info->ri_IndexRelationDescs[i];
+		IndexInfo *info = table->info->ri_IndexRelationInfo[i];
+
+		if (index->rd_rel->relam == BRIN_AM_OID)
+			info->ii_ReadyForInserts = index->rd_index->indisready &&
+									   (before == NULL || !is_summarized(index, info, before, row));
+	}
+}
+
 static void
 write_rows(wahook_Table *table)
 {
@@ -232,7 +287,10 @@ write_rows(wahook_Table *table)
 	for (int i = 0; i < table->nadded; i++)
 	{
 		TupleTableSlot *row = table->added[i];
-		List *recheck = wahook_insert_all_index_tuples(table->info, row, table->estate);
+		List *recheck;
+
+		choose_indexes(table, i > 0 ? table->added[i - 1] : NULL, row);
+		recheck = wahook_insert_all_index_tuples(table->info, row, table->estate);
 
 		ExecARInsertTriggers(table->estate, table->info, row, recheck, NULL);
 		list_free(recheck);
@@ -249,6 +307,7 @@ try_together(wahook_Table *table, List **rechecks)
 	{
 		bool conflict = false;
 
+		choose_indexes(table, i > 0 ? table->added[i - 1] : NULL, table->added[i]);
 		rechecks[i] =
 			wahook_insert_new_index_tuples(table->info, table->added[i], table->estate, &conflict);
 		ResetPerTupleExprContext(table->estate);
@@ -340,6 +399,7 @@ write_new_rows(wahook_Table *table)
 	if (table->nadded > 1 && has_room_for_subtransaction())
 		nnew = try_in_subtransaction(table, rechecks);
 	together = nnew == table->nadded;
+	choose_indexes(table, NULL, NULL);
 	for (int i = 0; i < table->nadded; i++)
 	{
 		TupleTableSlot *row = table->added[i];
@@ -371,6 +431,7 @@ wahook_write_added(wahook_Table *table)
 		write_rows(table);
 	for (int i = 0; i < table->nadded; i++)
 		ExecClearTuple(table->added[i]);
+	choose_indexes(table, NULL, NULL);
 	table->nadded = 0;
 	MemoryContextSwitchTo(caller);
 }
