@@ -19,9 +19,26 @@
 
 static Oid extension_schema = InvalidOid;
 
+/*
+ * A delivery or a claim of a hundred messages takes half a megabyte. glibc gives that back to the
+ * kernel at the end of each call and asks for it again in the next, with a page fault for every four
+ * kilobytes. Once it has freed a piece of a megabyte, it keeps up to two.
+ */
+static void
+keep_freed_memory(void)
+{
+	static bool done = false;
+
+	if (done)
+		return;
+	pfree(palloc(1024 * 1024));
+	done = true;
+}
+
 void
 wahook_begin_in(Oid schema)
 {
+	keep_freed_memory();
 	extension_schema = schema;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
