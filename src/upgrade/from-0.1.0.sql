@@ -1,7 +1,7 @@
 -- From 0.1.0: what src/upgrade/assemble can't derive. Above the line of dashes what comes first.
 
 -- Rows are locked as they are rewritten; better all at once than table by table into a deadlock.
-LOCK TABLE @extschema@.webhook_conversations, @extschema@.webhook_identities, @extschema@.webhook_inbox,
+LOCK TABLE @extschema@.webhook_conversations, @extschema@.webhook_identities, @extschema@.webhook_inbox, @extschema@.processed_webhook_messages,
 	@extschema@.webhook_conversation_queue, @extschema@.webhook_delivery_attempts, @extschema@.webhook_services,
 	@extschema@.webhook_agents, @extschema@.agent_contexts, @extschema@.agent_sessions,
 	@extschema@.webhook_rate_limit_buckets;
