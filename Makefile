@@ -33,7 +33,7 @@ SQL_PARTS = src/core/install.sql src/core/levels.sql src/core/setting.sql src/co
 
 # pg_regress, in order. `install` comes first, because it creates the extension for the others.
 REGRESS = install monitor rollup dashboard_admin health alerts contract seeds seeds_admin sessions agents_admin rate_limit circuits circuits_admin retention trace_admin \
-	signature signature_admin receive fixtures lock claim claim_admin attempts_admin places_admin conversation message_json \
+	signature signature_admin receive fixtures lock claim claim_admin queue_admin attempts_admin places_admin conversation message_json \
 	conversation_state dead_letters dead_letters_admin tokens token_counter_admin truncate handlers_admin services routes flags order intake_limit import extended http agent_memory_admin
 # Those that a role with nothing but wahook_grant(role, 'service') runs again, the extension in a schema of its own.
 REGRESS_SERVICE = monitor contract seeds sessions tokens truncate rate_limit circuits \

@@ -1,11 +1,8 @@
 /*
  * Claiming conversations.
  *
- * A claim looks at conversations whose lease has ended, and then walks the due rows of
- * webhook_conversation_queue, oldest first, and takes those that are free (conversation/take.c). The
- * queue row of one that is locked is removed, for its release will queue it again. The other queue
- * rows are not touched: a caller may work for long before it commits, and nothing that it walked
- * past and did not claim must be out of the others' reach until then.
+ * A claim looks at conversations whose lease has ended, and then walks the due rows of the queue
+ * (conversation/due.c), and takes those that are free (conversation/take.c).
  */
 #include "conversation/claim.h"
 
@@ -15,6 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "conversation/due.h"
 #include "conversation/take.h"
 #include "core/columns.h"
 #include "core/compat.h"
@@ -25,30 +23,10 @@
 #include "core/uuid.h"
 #include "ingest/config.h"
 
-/* How many due queue rows are looked at in one go when many of them can't be claimed. */
-#define MAX_DUE_BATCH 64
-
 /* How long a session may go on without a look at the whole queue, in microseconds. */
 #define FULL_WALK_INTERVAL USECS_PER_SEC
 
 PG_FUNCTION_INFO_V1(wahook_claim_conversations);
-
-#define DUE_ROWS(service) \
-	"SELECT q.ctid AS tid, q.conversation_id, q.seq, q.due_at, q.service" \
-	" FROM @extschema@.webhook_conversation_queue q WHERE q.service = " service \
-	" AND q.due_at <= $1 AND (q.due_at, q.conversation_id, q.seq) > ($2, $3, $4)" \
-	" ORDER BY q.due_at, q.conversation_id, q.seq LIMIT $5"
-
-static wahook_Plan due_plan = {DUE_ROWS("$6"),
-							   6,
-							   {TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, INT8OID, INT8OID,
-								TEXTOID}};
-
-static wahook_Plan due_in_services_plan =
-	{"SELECT due.* FROM unnest($6) AS s (name) CROSS JOIN LATERAL (" DUE_ROWS(
-		 "s.name") ") due ORDER BY due.due_at, due.conversation_id, due.seq LIMIT $5",
-	 6,
-	 {TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDOID, INT8OID, INT8OID, TEXTARRAYOID}};
 
 bool
 wahook_may_pull(const char *service)
@@ -98,65 +76,6 @@ choose_services(wahook_Claim *claim)
 	return names.n > 0;
 }
 
-/* Removes the queue row, unless somebody has or is about to. */
-static void
-remove_queue_row(wahook_Claim *claim, const ItemPointerData *tid, int64 seq)
-{
-	wahook_Table *queue = wahook_queue_of(&claim->store);
-	bool isnull;
-
-	/* Its place may have been taken by another row, if no snapshot held up vacuum since. */
-	if (wahook_fetch_row(&queue->rows, tid) &&
-		DatumGetInt64(slot_getattr(queue->rows.slot, Anum_queue_seq, &isnull)) == seq)
-		(void) wahook_delete_row(queue);
-}
-
-/* A place in the queue. */
-typedef struct Place
-{
-	TimestampTz due_at;
-	pg_uuid_t id;
-	int64 seq;
-} Place;
-
-/*
- * Looks at up to batch due queue rows after *place, and claims the free conversations among them.
- * Returns how many rows there were; *first becomes the time of the earliest of them.
- */
-static int
-claim_due(wahook_Claim *claim, int batch, Place *place, TimestampTz *first)
-{
-	Datum values[] = {TimestampTzGetDatum(claim->now),
-					  TimestampTzGetDatum(place->due_at),
-					  UUIDPGetDatum(&place->id),
-					  Int64GetDatum(place->seq),
-					  Int64GetDatum(batch),
-					  claim->service ? CStringGetTextDatum(claim->service) : claim->services};
-	int n = wahook_execute(claim->service ? &due_plan : &due_in_services_plan, values, NULL);
-	SPITupleTable *rows = SPI_tuptable;
-
-	for (int i = 0; i < n && claim->n < claim->request->limit; i++)
-	{
-		bool isnull;
-		pg_uuid_t holder;
-		TimestampTz until;
-		HeapTuple row = rows->vals[i];
-		const char *service = claim->service ? claim->service : SPI_getvalue(row, rows->tupdesc, 5);
-		ItemPointer tid =
-			(ItemPointer) DatumGetPointer(SPI_getbinval(row, rows->tupdesc, 1, &isnull));
-
-		CHECK_FOR_INTERRUPTS();
-		place->id = *DatumGetUUIDP(SPI_getbinval(row, rows->tupdesc, 2, &isnull));
-		place->seq = DatumGetInt64(SPI_getbinval(row, rows->tupdesc, 3, &isnull));
-		place->due_at = DatumGetTimestampTz(SPI_getbinval(row, rows->tupdesc, 4, &isnull));
-		*first = Min(*first, place->due_at);
-		claim->queued_for = place->due_at;
-		if (wahook_look_at(claim, &place->id, service, &holder, &until) != WAHOOK_BUSY)
-			remove_queue_row(claim, tid, place->seq);
-	}
-	return n;
-}
-
 /* Looks at a conversation whose lease should have ended. */
 static wahook_LeaseEnd
 claim_expired(void *arg, const wahook_Lease *lease, const pg_uuid_t *id, TimestampTz *until)
@@ -178,22 +97,6 @@ claim_expired(void *arg, const wahook_Lease *lease, const pg_uuid_t *id, Timesta
 		default:
 			return WAHOOK_LEASE_OVER;
 	}
-}
-
-/*
- * Claims from the due queue rows after a time, oldest first, until the limit is reached or there
- * are no more. Returns the time of the first row it met, or DT_NOEND.
- */
-static TimestampTz
-claim_after(wahook_Claim *claim, TimestampTz due_at)
-{
-	TimestampTz first = DT_NOEND;
-	Place place = {.due_at = due_at};
-	int wanted = claim->request->limit - claim->n;
-
-	while (claim_due(claim, wanted, &place, &first) == wanted && claim->n < claim->request->limit)
-		wanted = Min(wanted * 2, Max(MAX_DUE_BATCH, claim->request->limit - claim->n));
-	return first;
 }
 
 /*
@@ -251,10 +154,10 @@ claim_from_queue(wahook_Claim *claim)
 	static Start start = {.at = DT_NOBEGIN};
 
 	if (!needs_full_walk(&start, claim))
-		start.at = claim_after(claim, start.at - 1);
+		start.at = wahook_claim_due_after(claim, start.at - 1);
 	if (claim->n < claim->request->limit)
 	{
-		start.at = claim_after(claim, DT_NOBEGIN);
+		start.at = wahook_claim_due_after(claim, DT_NOBEGIN);
 		note_full_walk(&start, claim);
 	}
 	if (start.at == DT_NOEND)
@@ -267,6 +170,7 @@ wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result)
 	wahook_Claim claim;
 
 	wahook_begin_claim(&claim, request, AccessShareLock, result);
+	claim.walks = true;
 	if (choose_services(&claim))
 	{
 		claim_from_leases(&claim, false);

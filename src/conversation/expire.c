@@ -63,10 +63,11 @@ static wahook_Plan tidy_plan =
 	{"DELETE FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
 	 "SELECT ctid FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
 	 "SELECT q.ctid FROM (SELECT due.* FROM @extschema@.webhook_services s CROSS JOIN LATERAL ("
-	 "SELECT q.ctid, q.conversation_id FROM @extschema@.webhook_conversation_queue q"
+	 "SELECT q.ctid, q.conversation_id || q.others AS ids"
+	 " FROM @extschema@.webhook_conversation_queue q"
 	 " WHERE q.service = s.name AND q.due_at <= $1 ORDER BY q.due_at LIMIT 1000) due) q"
 	 " WHERE NOT EXISTS (SELECT FROM @extschema@.webhook_inbox i"
-	 " WHERE i.conversation_id = q.conversation_id))) FOR UPDATE SKIP LOCKED))",
+	 " WHERE i.conversation_id = ANY (q.ids)))) FOR UPDATE SKIP LOCKED))",
 	 1,
 	 {TIMESTAMPTZOID}};
 
@@ -84,12 +85,12 @@ static wahook_Plan adopt_plan =
 	 "DELETE FROM @extschema@.webhook_conversation_queue WHERE service = ANY (ARRAY("
 	 "SELECT service FROM queued WHERE service NOT IN"
 	 " (SELECT name FROM @extschema@.webhook_services)))"
-	 " RETURNING conversation_id, service, due_at"
+	 " RETURNING conversation_id, others, service, due_at"
 	 "), adopted AS ("
 	 "UPDATE @extschema@.webhook_inbox i SET service = 'default' FROM orphans o"
-	 " WHERE i.conversation_id = o.conversation_id AND i.service = o.service)"
-	 " INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, due_at)"
-	 " SELECT conversation_id, due_at FROM orphans",
+	 " WHERE i.conversation_id = ANY (o.conversation_id || o.others) AND i.service = o.service)"
+	 " INSERT INTO @extschema@.webhook_conversation_queue (conversation_id, others, due_at)"
+	 " SELECT conversation_id, others, due_at FROM orphans",
 	 0};
 
 void

@@ -260,29 +260,6 @@ wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
 	write_lock(store, lock_id, conversation->lock_token + 1, now, expires_at, claimed);
 }
 
-void
-wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service, TimestampTz due_at)
-{
-	wahook_Table *queue = wahook_queue_of(store);
-	ScanKeyData keys[3];
-	IndexScanDesc scan;
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, service);
-	keys[0].sk_collation = queue->rows.index->rd_indcollation[0];
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(due_at));
-	ScanKeyInit(&keys[2], 3, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	PushActiveSnapshot(GetLatestSnapshot());
-	scan = wahook_begin_scan(&queue->rows, GetActiveSnapshot(), keys, lengthof(keys));
-	while (wahook_next_row(&queue->rows, scan))
-		(void) wahook_delete_row(queue);
-	wahook_end_scan(&queue->rows, scan);
-	PopActiveSnapshot();
-}
-
-/*
- * The place of the queue rows that tell of the waiting messages is taken by new ones: a claim that
- * saw the lock before it was taken off may be about to remove the former.
- */
 static void
 requeue(wahook_Store *store, const pg_uuid_t *id, Snapshot snapshot)
 {
@@ -292,10 +269,9 @@ requeue(wahook_Store *store, const pg_uuid_t *id, Snapshot snapshot)
 	while ((service = wahook_next_line(inbox, snapshot, id, service)) != NULL)
 	{
 		TimestampTz due_at = wahook_line_due_at(inbox, snapshot, id, service);
-		Datum name = CStringGetTextDatum(service);
 
-		wahook_unqueue(store, id, name, due_at);
-		wahook_queue_conversation(wahook_queue_of(store), id, name, due_at);
+		wahook_requeue_conversation(wahook_queue_of(store), id, CStringGetTextDatum(service),
+									due_at);
 	}
 }
 

@@ -104,13 +104,6 @@ extern void wahook_release(wahook_Store *store, const wahook_Conversation *conve
  */
 extern void wahook_requeue(wahook_Store *store, const pg_uuid_t *ids, int n);
 
-/*
- * Takes the conversation's queue rows of a service (text) and time out of the queue. One that
- * another transaction has locked is left: it is looked at once more than needed.
- */
-extern void wahook_unqueue(wahook_Store *store, const pg_uuid_t *id, Datum service,
-						   TimestampTz due_at);
-
 /* For other rooms, a conversation at a time: as above, with a store of their own. */
 extern void wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
 									 wahook_Conversation *conversation);

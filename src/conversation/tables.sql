@@ -80,19 +80,22 @@ COMMENT ON COLUMN @extschema@.webhook_inbox.losses IS 'claims whose holder vanis
 COMMENT ON COLUMN @extschema@.webhook_inbox.user_id IS
 	'set when this message changed what is known of the sender; the claim writes it to the conversation';
 
--- Its values mean nothing: a conversation may be queued twice for the same time.
+-- Its values mean nothing: rows may be due at the same time.
 CREATE SEQUENCE @extschema@.webhook_conversation_queue_seq CACHE 32;
 CREATE TABLE @extschema@.webhook_conversation_queue (
 	conversation_id uuid NOT NULL,
 	seq bigint NOT NULL DEFAULT nextval('@extschema@.webhook_conversation_queue_seq'),
 	service text NOT NULL DEFAULT 'default',
 	due_at timestamptz NOT NULL,
-	PRIMARY KEY (service, due_at, conversation_id, seq)
+	others uuid[],
+	PRIMARY KEY (service, due_at, seq)
 ) WITH (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
 ALTER SEQUENCE @extschema@.webhook_conversation_queue_seq
 	OWNED BY @extschema@.webhook_conversation_queue.seq;
 COMMENT ON TABLE @extschema@.webhook_conversation_queue IS
 	'since when conversations have had messages for a service that nobody has claimed';
+COMMENT ON COLUMN @extschema@.webhook_conversation_queue.others IS
+	'further conversations that got messages at the same time';
 
 CREATE TABLE @extschema@.webhook_leases (
 	expires_at timestamptz NOT NULL,

@@ -33,6 +33,7 @@
 #include "core/tables.h"
 #include "ingest/config.h"
 #include "ingest/identity.h"
+#include "ingest/queue.h"
 
 /*
  * When the messages of one conversation have so many bytes, no more are taken. What jsonb could not
@@ -264,30 +265,70 @@ note_lease(wahook_Claim *claim, const pg_uuid_t *id, const char *service)
 	claim->leased[claim->nleased++] = *id;
 }
 
-/* Takes what tells of the messages that have been claimed out of the queue. */
+/*
+ * Takes what tells of the messages that have been claimed out of the queue. Who walks the queue leaves it in
+ * rows with others, which a walk comes to as well: meanwhile another claim can have such a row to itself.
+ */
 static void
 unqueue_messages(wahook_Claim *claim, const pg_uuid_t *id, const Batch *batch)
 {
 	Datum service = (Datum) 0;
+	wahook_Table *queue = NULL;
 
 	for (int i = 0; i < batch->nsince; i++)
 	{
 		if (batch->since[i] == claim->queued_for)
 			continue;
 		if (service == (Datum) 0)
+		{
 			service = CStringGetTextDatum(batch->service);
-		wahook_unqueue(&claim->store, id, service, batch->since[i]);
+			queue = wahook_queue_of(&claim->store);
+		}
+		if (claim->walks)
+			wahook_unqueue_alone(queue, id, service, batch->since[i]);
+		else
+			wahook_unqueue(queue, id, service, batch->since[i]);
 	}
+}
+
+/*
+ * Whether the row that led here names a free conversation for nothing: the message it told of was claimed
+ * through another row. What came since is not to be claimed before its turn; another row names the
+ * conversation for then. Nobody takes it out there before he has looked at it in its turn.
+ */
+static bool
+is_out_of_turn(wahook_Claim *claim, const wahook_Conversation *conversation, const char *service,
+			   TimestampTz *due_at)
+{
+	wahook_RowReader *inbox = &claim->store.inbox.rows;
+	const pg_uuid_t *id = &conversation->id;
+	IndexScanDesc scan;
+	bool waits;
+
+	if (!claim->walks || claim->queued_for == DT_NOBEGIN || conversation->locked ||
+		conversation->last_activity_at < claim->queued_for)
+		return false;
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
+	waits = wahook_next_row(inbox, scan);
+	wahook_end_scan(inbox, scan);
+	*due_at = waits ? wahook_line_due_at(inbox, GetActiveSnapshot(), id, service) : DT_NOEND;
+	PopActiveSnapshot();
+	return !waits ||
+		   (*due_at > claim->queued_for && wahook_is_queued(wahook_queue_of(&claim->store), id,
+															CStringGetTextDatum(service), *due_at));
 }
 
 /* Looks at a conversation, and claims it where it is free and has messages for the service. */
 static wahook_Look
 claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service,
-				   wahook_Conversation *conversation)
+				   wahook_Conversation *conversation, TimestampTz *until)
 {
 	wahook_RowReader *rows = &claim->store.conversations.rows;
 	wahook_RowState state = wahook_peek_conversation(rows, id, conversation);
 	Batch batch;
+
+	*until = conversation->lock_expires_at;
 
 	if (state == WAHOOK_ROW_NONE)
 	{
@@ -300,6 +341,8 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 		return WAHOOK_BUSY;
 	if (!wahook_lock_is_free(conversation, claim->now))
 		return WAHOOK_HELD;
+	if (is_out_of_turn(claim, conversation, service, until))
+		return WAHOOK_EMPTY;
 	if (!wahook_try_lock_row(rows))
 		return WAHOOK_BUSY;
 
@@ -328,6 +371,18 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 	return WAHOOK_CLAIMED;
 }
 
+/* The version in the slot of the look is never pruned meanwhile: a snapshot is held that is older. */
+bool
+wahook_is_untouched(wahook_Claim *claim, const pg_uuid_t *id, const ItemPointerData *version)
+{
+	wahook_RowReader *rows = &claim->store.conversations.rows;
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Anum_conversation_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	return wahook_peek_row(rows, &key, 1) == WAHOOK_ROW_STEADY &&
+		   ItemPointerEquals(&rows->slot->tts_tid, unconstify(ItemPointerData *, version));
+}
+
 /* In memory that is freed with it. */
 wahook_Look
 wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, const char *service, pg_uuid_t *holder,
@@ -337,10 +392,9 @@ wahook_look_at(wahook_Claim *claim, const pg_uuid_t *id, const char *service, pg
 		AllocSetContextCreate(CurrentMemoryContext, "wahook claim", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(own);
 	wahook_Conversation conversation;
-	wahook_Look look = claim_conversation(claim, id, service, &conversation);
+	wahook_Look look = claim_conversation(claim, id, service, &conversation, until);
 
 	*holder = conversation.locked_by;
-	*until = conversation.lock_expires_at;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(own);
 	return look;

@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -298,15 +299,60 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 	return state;
 }
 
-bool
-wahook_fetch_row(wahook_RowReader *reader, const ItemPointerData *tid)
+wahook_RowState
+wahook_fetch_row_state(wahook_RowReader *reader, const ItemPointerData *tid)
 {
 	SnapshotData dirty;
 	ItemPointerData at = *tid;
 
 	InitDirtySnapshot(dirty);
-	return table_tuple_fetch_row_version(reader->heap, &at, &dirty, reader->slot) &&
-		   !TransactionIdIsValid(dirty.xmin) && !TransactionIdIsValid(dirty.xmax);
+	ExecClearTuple(reader->slot);
+	if (!table_tuple_fetch_row_version(reader->heap, &at, &dirty, reader->slot))
+		return WAHOOK_ROW_NONE;
+	if (TransactionIdIsValid(dirty.xmin))
+		return WAHOOK_ROW_ARRIVING;
+	return TransactionIdIsValid(dirty.xmax) ? WAHOOK_ROW_CHANGING : WAHOOK_ROW_STEADY;
+}
+
+bool
+wahook_fetch_row(wahook_RowReader *reader, const ItemPointerData *tid)
+{
+	return wahook_fetch_row_state(reader, tid) == WAHOOK_ROW_STEADY;
+}
+
+/* One that several transactions have locked may not be any more: then this says true for nothing. */
+bool
+wahook_is_row_locked(const wahook_RowReader *reader)
+{
+	HeapTupleHeader row = ExecFetchSlotHeapTuple(reader->slot, false, NULL)->t_data;
+
+	return !(row->t_infomask & HEAP_XMAX_INVALID) &&
+		   ((row->t_infomask & HEAP_XMAX_IS_MULTI) ||
+			TransactionIdIsInProgress(HeapTupleHeaderGetRawXmax(row)));
+}
+
+/* Where the row's next version is; the row's own place where it has none. */
+static ItemPointerData
+next_version(const wahook_RowReader *reader)
+{
+	return ExecFetchSlotHeapTuple(reader->slot, false, NULL)->t_data->t_ctid;
+}
+
+bool
+wahook_is_being_deleted(const wahook_RowReader *reader)
+{
+	ItemPointerData next = next_version(reader);
+
+	return ItemPointerEquals(&next, &reader->slot->tts_tid);
+}
+
+bool
+wahook_fetch_next_version(wahook_RowReader *reader)
+{
+	ItemPointerData next = next_version(reader);
+
+	return !ItemPointerEquals(&next, &reader->slot->tts_tid) &&
+		   wahook_fetch_row_state(reader, &next) != WAHOOK_ROW_NONE;
 }
 
 static bool

@@ -44,6 +44,18 @@ extern wahook_RowState wahook_peek_row(wahook_RowReader *reader, ScanKey keys, i
 
 /* Fetches a row by its place. False unless it is steady. */
 extern bool wahook_fetch_row(wahook_RowReader *reader, const ItemPointerData *tid);
+
+/* The same; tells what is happening to it. The slot is good unless there is none. */
+extern wahook_RowState wahook_fetch_row_state(wahook_RowReader *reader, const ItemPointerData *tid);
+
+/* Whether the row in the slot is locked, as far as that can be told without trying. */
+extern bool wahook_is_row_locked(const wahook_RowReader *reader);
+
+/* Of a row that another transaction is changing, in the slot: whether it is being deleted. */
+extern bool wahook_is_being_deleted(const wahook_RowReader *reader);
+
+/* Fetches what it is being changed into, which others can't see yet. False where that is the row itself. */
+extern bool wahook_fetch_next_version(wahook_RowReader *reader);
 extern bool wahook_try_lock_row(wahook_RowReader *reader);
 extern bool wahook_try_lock_row_to_delete(wahook_RowReader *reader);
 extern void wahook_close_rows(wahook_RowReader *reader);

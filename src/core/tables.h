@@ -54,7 +54,8 @@ enum
 	Anum_queue_seq = 2,
 	Anum_queue_service = 3,
 	Anum_queue_due_at = 4,
-	Natts_queue = 4
+	Anum_queue_others = 5,
+	Natts_queue = 5
 };
 
 enum

@@ -302,16 +302,57 @@ compare_looks(const void *a, const void *b)
 	return order != 0 ? order : (left->due_at > right->due_at) - (left->due_at < right->due_at);
 }
 
+static int
+compare_times(const void *a, const void *b)
+{
+	const Look *left = a;
+	const Look *right = b;
+	int order = left->service == right->service ? 0 : strcmp(left->service, right->service);
+
+	if (order == 0)
+		order = (left->due_at > right->due_at) - (left->due_at < right->due_at);
+	return order != 0 ? order : compare_lines(a, b);
+}
+
+static bool
+at_same_time(const Look *left, const Look *right)
+{
+	return left->due_at == right->due_at &&
+		   (left->service == right->service || strcmp(left->service, right->service) == 0);
+}
+
+/* Queue rows for looks, which are sorted: those of one service and time share rows. */
+static void
+queue_looks(const Look *looks, int n)
+{
+	ServiceDatum service = {0};
+	wahook_Table queue;
+	int end;
+
+	wahook_open_queue(&queue);
+	for (int first = 0; first < n; first = end)
+	{
+		pg_uuid_t ids[WAHOOK_MAX_QUEUED];
+
+		for (end = first;
+			 end < n && end - first < WAHOOK_MAX_QUEUED && at_same_time(&looks[first], &looks[end]);
+			 end++)
+			ids[end - first] = *looks[end].conversation_id;
+		wahook_queue_conversations(&queue, ids, end - first,
+								   service_datum(&service, looks[first].service),
+								   looks[first].due_at);
+	}
+	wahook_close_table(&queue);
+}
+
 /*
- * A queue row for each service of each conversation that got a message; it commits together with
- * the message. It is for when the first of them is due, or there could be a quiet moment.
+ * Queues each conversation that got a message, for each service; that commits together with the
+ * message. It is for when the first of them is due, or there could be a quiet moment.
  */
 void
 wahook_queue_messages(const wahook_Intake *intake)
 {
 	Look *looks = palloc_array(Look, Max(intake->n, 1));
-	ServiceDatum service = {0};
-	wahook_Table queue;
 	int n = 0;
 
 	for (int i = 0; i < intake->n; i++)
@@ -325,12 +366,10 @@ wahook_queue_messages(const wahook_Intake *intake)
 		return;
 	qsort(looks, n, sizeof(Look), compare_looks);
 	n = qunique(looks, n, sizeof(Look), compare_lines);
-	wahook_open_queue(&queue);
 	for (int i = 0; i < n; i++)
-		wahook_queue_with_others(&queue, looks[i].conversation_id,
-								 service_datum(&service, looks[i].service),
-								 looks[i].due_at + wahook_debounce_us(looks[i].service));
-	wahook_close_table(&queue);
+		looks[i].due_at += wahook_debounce_us(looks[i].service);
+	qsort(looks, n, sizeof(Look), compare_times);
+	queue_looks(looks, n);
 }
 
 /* A message that repeats one of the same delivery has its conversation. */

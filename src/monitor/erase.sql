@@ -127,10 +127,21 @@ BEGIN
 
 	-- First what all calls lock first. The agents' tables follow by their foreign keys, so they are counted here.
 	PERFORM FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations) ORDER BY id FOR UPDATE;
-	FOR v_table IN SELECT unnest('{webhook_agent_replies,agent_turns,agent_contexts,agent_sessions,webhook_message_changes,conversation_state_transitions,webhook_inbox,webhook_conversation_queue,webhook_leases,webhook_identities}'::text[]) AS name LOOP
+	FOR v_table IN SELECT unnest('{webhook_agent_replies,agent_turns,agent_contexts,agent_sessions,webhook_message_changes,conversation_state_transitions,webhook_inbox,webhook_identities}'::text[]) AS name LOOP
 		EXECUTE format('DELETE FROM @extschema@.%I WHERE conversation_id = ANY ($1)', v_table.name) USING v_conversations;
 		GET DIAGNOSTICS v_rows = ROW_COUNT;
 		v_counts := v_counts || jsonb_build_object(v_table.name, v_rows);
+	END LOOP;
+	-- Rows that name others too stay theirs.
+	FOR v_table IN SELECT unnest('{webhook_conversation_queue,webhook_leases}'::text[]) AS name LOOP
+		EXECUTE format('DELETE FROM @extschema@.%I WHERE conversation_id || others <@ $1', v_table.name) USING v_conversations;
+		GET DIAGNOSTICS v_rows = ROW_COUNT;
+		v_counts := v_counts || jsonb_build_object(v_table.name, v_rows);
+		EXECUTE format('UPDATE @extschema@.%I SET (conversation_id, others) = (SELECT ids[1], nullif(ids[2:], ''{}'')'
+			' FROM (SELECT array_agg(id ORDER BY n) FROM unnest(conversation_id || others) WITH ORDINALITY named (id, n) WHERE id <> ALL ($1)) rest (ids))'
+			' WHERE conversation_id || others && $1', v_table.name) USING v_conversations;
+		GET DIAGNOSTICS v_rows = ROW_COUNT;
+		v_counts := jsonb_set(v_counts, ARRAY[v_table.name], to_jsonb((v_counts ->> v_table.name)::bigint + v_rows));
 	END LOOP;
 	DELETE FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations);
 	GET DIAGNOSTICS v_rows = ROW_COUNT;

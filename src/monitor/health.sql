@@ -154,14 +154,14 @@ CREATE FUNCTION @extschema@.webhook_waiting_services(p_before timestamptz)
 			WHERE q.service > queued.service ORDER BY q.service LIMIT 1)
 		FROM queued WHERE queued.service IS NOT NULL)
 	SELECT queued.service, oldest.due_at,
-		(SELECT count(*) FROM (SELECT FROM @extschema@.webhook_conversation_queue q
+		(SELECT sum(1 + coalesce(cardinality(due.others), 0)) FROM (SELECT q.others FROM @extschema@.webhook_conversation_queue q
 			WHERE q.service = queued.service AND q.due_at <= p_before LIMIT 10000) due)
 	FROM queued CROSS JOIN LATERAL (
 		SELECT first.due_at FROM (
-			SELECT q.due_at, q.conversation_id FROM @extschema@.webhook_conversation_queue q
+			SELECT q.due_at, q.conversation_id || q.others AS ids FROM @extschema@.webhook_conversation_queue q
 			WHERE q.service = queued.service AND q.due_at <= p_before ORDER BY q.due_at LIMIT 100) first
 		WHERE EXISTS (SELECT FROM @extschema@.webhook_inbox i
-			WHERE i.conversation_id = first.conversation_id AND i.service = queued.service)
+			WHERE i.conversation_id = ANY (first.ids) AND i.service = queued.service)
 		ORDER BY first.due_at LIMIT 1) oldest
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_waiting_services(timestamptz) IS

@@ -12,7 +12,7 @@ CREATE FUNCTION @extschema@.webhook_alert_hint(p_alert_type text) RETURNS text
 		WHEN 'WORKER_NOT_RUNNING' THEN 'SELECT pid, backend_type, state, wait_event, query FROM pg_stat_activity WHERE backend_type LIKE ''wahook%''; SELECT job, last_run_at, error FROM @extschema@.webhook_jobs'
 		WHEN 'CIRCUIT_OPEN' THEN 'SELECT key, state, failures, opened_at, probe_at FROM @extschema@.webhook_circuits WHERE state <> ''closed'''
 		WHEN 'QUARANTINE_GROWING' THEN 'SELECT reason, count(*), max(received_at) FROM @extschema@.webhook_quarantine WHERE received_at > now() - interval ''1 hour'' GROUP BY 1 ORDER BY 2 DESC'
-		WHEN 'INBOX_AGEING' THEN 'SELECT s.name, s.kind, s.enabled, q.conversations, q.oldest FROM @extschema@.webhook_services s JOIN (SELECT service, count(*) AS conversations, min(due_at) AS oldest FROM @extschema@.webhook_conversation_queue GROUP BY 1) q ON q.service = s.name ORDER BY q.oldest'
+		WHEN 'INBOX_AGEING' THEN 'SELECT s.name, s.kind, s.enabled, q.conversations, q.oldest FROM @extschema@.webhook_services s JOIN (SELECT service, sum(1 + coalesce(cardinality(others), 0)) AS conversations, min(due_at) AS oldest FROM @extschema@.webhook_conversation_queue GROUP BY 1) q ON q.service = s.name ORDER BY q.oldest'
 		WHEN 'RETENTION_BEHIND' THEN 'SELECT @extschema@.run_webhook_job(''retention''); SELECT job, last_run_at, succeeded, error FROM @extschema@.webhook_jobs'
 		WHEN 'CLOCK_JUMP' THEN 'SELECT clock_timestamp(); SELECT @extschema@.run_webhook_job(job) FROM @extschema@.webhook_jobs'
 		WHEN 'HEALTH_CHECK_FAILED' THEN 'SELECT pid, mode, relation::regclass FROM pg_locks WHERE mode = ''AccessExclusiveLock'' AND granted'

@@ -43,7 +43,8 @@ ALTER TABLE @extschema@.webhook_inbox
 ALTER SEQUENCE @extschema@.webhook_inbox_seq INCREMENT BY 1024;
 DROP INDEX @extschema@.webhook_conversation_queue_due_idx;
 ALTER TABLE @extschema@.webhook_conversation_queue
-	DROP CONSTRAINT webhook_conversation_queue_pkey, ADD PRIMARY KEY (service, due_at, conversation_id, seq);
+	ADD others uuid[],
+	DROP CONSTRAINT webhook_conversation_queue_pkey, ADD PRIMARY KEY (service, due_at, seq);
 -- That is the name of a view now, which shows what messages tell of their attempts as well.
 ALTER TABLE @extschema@.webhook_delivery_attempts RENAME TO webhook_attempts;
 ALTER SEQUENCE @extschema@.webhook_delivery_attempts_seq RENAME TO webhook_attempts_seq;

@@ -234,7 +234,7 @@ CREATE FUNCTION stress.problems() RETURNS SETOF text LANGUAGE sql AS $$
 		FROM webhook_inbox i LEFT JOIN processed_webhook_messages m ON m.id = i.message_id
 		LEFT JOIN webhook_conversations c ON c.id = i.conversation_id
 		WHERE c.locked_by IS NULL AND NOT EXISTS (SELECT FROM webhook_conversation_queue q
-			WHERE q.conversation_id = i.conversation_id AND q.due_at <= clock_timestamp())
+			WHERE i.conversation_id = ANY (q.conversation_id || q.others) AND q.due_at <= clock_timestamp())
 	UNION ALL
 	SELECT format('%s is locked, which no lease tells of', c.id) FROM webhook_conversations c
 		WHERE c.locked_by IS NOT NULL AND NOT EXISTS (SELECT FROM webhook_leases l
