@@ -173,19 +173,22 @@ look_at(Walk *walk, const pg_uuid_t *id, const char *service)
 
 /*
  * Looks at the conversations in turn, until the limit is reached. Those whose names the row can do without
- * are moved to the front; returns how many they are.
+ * are moved to the front; returns how many they are. The release of one that is locked queues what it can
+ * see: not what this transaction has received itself.
  */
 static int
-look_at_each(Walk *walk, const char *service, wahook_Queued *queued)
+look_at_each(Walk *walk, const char *service, bool ours, wahook_Queued *queued)
 {
 	int ndone = 0;
 
 	for (int i = 0; i < queued->n && wanted(walk) > 0; i++)
 	{
 		pg_uuid_t id = queued->ids[i];
+		wahook_Look look;
 
 		CHECK_FOR_INTERRUPTS();
-		if (look_at(walk, &id, service) == WAHOOK_BUSY)
+		look = look_at(walk, &id, service);
+		if (look == WAHOOK_BUSY || (look == WAHOOK_HELD && ours))
 			continue;
 		queued->ids[i] = queued->ids[ndone];
 		queued->ids[ndone++] = id;
@@ -202,10 +205,12 @@ claim_row(Walk *walk, Row *row, bool again)
 	bool steady;
 	bool alone;
 	bool locked;
+	bool ours;
 	int ndone;
 
 	if (!read_row(walk, row, &steady, &queued))
 		return;
+	ours = wahook_is_row_ours(rows);
 
 	/* A conversation that is alone in its row has a lock of its own. */
 	alone = queued.n == 1;
@@ -217,7 +222,7 @@ claim_row(Walk *walk, Row *row, bool again)
 		return;
 	}
 	walk->claim->queued_for = row->due_at;
-	ndone = look_at_each(walk, row->service, &queued);
+	ndone = look_at_each(walk, row->service, ours, &queued);
 	if (((steady && alone && ndone > 0) || locked) && wahook_fetch_row(rows, &row->tid) &&
 		is_row(walk, row))
 		wahook_unqueue_from_row(walk->queue, queued.ids, ndone);

@@ -230,8 +230,7 @@ insert_together(wahook_Table *table)
 
 /* Whether two rows are the same to a BRIN index. */
 static bool
-is_summarized(const Relation index, const IndexInfo *info, TupleTableSlot *before,
-			  TupleTableSlot *row)
+is_summarized(Relation index, const IndexInfo *info, TupleTableSlot *before, TupleTableSlot *row)
 {
 	BlockNumber pages = BrinGetPagesPerRange(index);
 

@@ -23,6 +23,9 @@
 #include "core/page.h"
 #include "core/plan.h"
 
+/* How often a row is looked for that is there, but not for a dirty snapshot. */
+#define MAX_LOOKS 100
+
 /* Opens a table of the extension for look-ups by one of its indexes. */
 void
 wahook_open_rows(wahook_RowReader *reader, const char *table, const char *index, LOCKMODE lockmode)
@@ -270,12 +273,29 @@ look_where_noted(wahook_RowReader *reader, ScanKey keys, int nkeys, uint64 hash,
 	return true;
 }
 
+/* Whether there is such a row for all who come now. Nothing can be missed in such a snapshot. */
+static bool
+is_there(wahook_RowReader *reader, ScanKey keys, int nkeys)
+{
+	IndexScanDesc scan;
+	bool found;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = wahook_begin_scan(reader, GetActiveSnapshot(), keys, nkeys);
+	found = wahook_next_row(reader, scan);
+	wahook_end_scan(reader, scan);
+	PopActiveSnapshot();
+	return found;
+}
+
 /*
- * Finds the row with the given key, the whole of it, and tells what is happening to it. A committed version is
- * preferred to one that is still arriving. The row is in reader->slot unless there is none.
+ * Finds the row with the given key, the whole of it, and tells what is happening to it. A committed
+ * version is preferred to one that is still arriving. The row is in reader->slot unless there is none.
  *
  * A dirty snapshot can miss a row whose update commits while the index is read, when the new
- * version is on another page and so under an index entry of its own. Hence the second look.
+ * version is on another page and so under an index entry of its own. Then it is looked for again:
+ * that there is none is believed of a snapshot that can't miss it. Such updates come one by one, so
+ * the looks end soon; their bound is for a row that this command itself has deleted.
  */
 wahook_RowState
 wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
@@ -286,12 +306,12 @@ wahook_peek_row(wahook_RowReader *reader, ScanKey keys, int nkeys)
 
 	if (look_where_noted(reader, keys, nkeys, hash, &state))
 		return state;
-	for (int look = 0; look < 2; look++)
+	for (int look = 0; look < MAX_LOOKS; look++)
 	{
 		/* The wait is for the end of one insertion, not of a transaction. */
 		while (!look_once(reader, keys, nkeys, &dirty, &state))
 			SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
-		if (state != WAHOOK_ROW_NONE)
+		if (state != WAHOOK_ROW_NONE || !is_there(reader, keys, nkeys))
 			break;
 	}
 	if (state == WAHOOK_ROW_STEADY || state == WAHOOK_ROW_CHANGING)
@@ -329,6 +349,14 @@ wahook_is_row_locked(const wahook_RowReader *reader)
 	return !(row->t_infomask & HEAP_XMAX_INVALID) &&
 		   ((row->t_infomask & HEAP_XMAX_IS_MULTI) ||
 			TransactionIdIsInProgress(HeapTupleHeaderGetRawXmax(row)));
+}
+
+bool
+wahook_is_row_ours(const wahook_RowReader *reader)
+{
+	HeapTupleHeader row = ExecFetchSlotHeapTuple(reader->slot, false, NULL)->t_data;
+
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(row));
 }
 
 /* Where the row's next version is; the row's own place where it has none. */

@@ -51,6 +51,9 @@ extern wahook_RowState wahook_fetch_row_state(wahook_RowReader *reader, const It
 /* Whether the row in the slot is locked, as far as that can be told without trying. */
 extern bool wahook_is_row_locked(const wahook_RowReader *reader);
 
+/* Whether this transaction, which has not committed it yet, has written the row in the slot. */
+extern bool wahook_is_row_ours(const wahook_RowReader *reader);
+
 /* Of a row that another transaction is changing, in the slot: whether it is being deleted. */
 extern bool wahook_is_being_deleted(const wahook_RowReader *reader);
 
