@@ -28,14 +28,6 @@ PG_FUNCTION_INFO_V1(wahook_fit);
 
 #define MESSAGES_KEY "messages"
 
-void
-wahook_set_string(JsonbValue *value, const char *string, int len)
-{
-	value->type = jbvString;
-	value->val.string.val = unconstify(char *, string);
-	value->val.string.len = len;
-}
-
 static bool
 find_member(JsonbContainer *object, const char *key, JsonbValue *value)
 {
@@ -128,21 +120,7 @@ wahook_write_messages(const wahook_Messages *messages)
 static int
 read_members(Jsonb *object, wahook_JsonMember *members)
 {
-	JsonbIterator *it;
-	JsonbValue value;
-	int n = 0;
-
-	if (!JB_ROOT_IS_OBJECT(object))
-		return 0;
-	it = JsonbIteratorInit(&object->root);
-	(void) JsonbIteratorNext(&it, &value, true);
-	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
-	{
-		members[n].key = value.val.string.val;
-		members[n].key_len = value.val.string.len;
-		(void) JsonbIteratorNext(&it, &members[n++].value, true);
-	}
-	return n;
+	return JB_ROOT_IS_OBJECT(object) ? wahook_read_members(&object->root, members) : 0;
 }
 
 Jsonb *
@@ -191,16 +169,12 @@ user_message(const JsonbValue *value)
 									{.key = "role", .key_len = 4}};
 	StringInfoData json;
 	JsonbValue message;
-	Jsonb *written;
 
 	members[0].value = text_of(value);
 	wahook_set_string(&members[1].value, "user", 4);
 	wahook_begin_jsonb(&json, members[0].value.val.string.len + 64);
 	(void) wahook_append_object(&json, members, lengthof(members), wahook_append_value);
-	written = wahook_end_jsonb(&json);
-	message.type = jbvBinary;
-	message.val.binary.data = &written->root;
-	message.val.binary.len = (int) VARSIZE(written) - VARHDRSZ;
+	wahook_set_jsonb(&message, wahook_end_jsonb(&json));
 	return message;
 }
 
@@ -234,12 +208,7 @@ wahook_with_member(PG_FUNCTION_ARGS)
 
 	members[n].key = VARDATA_ANY(key);
 	members[n].key_len = (int) VARSIZE_ANY_EXHDR(key);
-	if (!JsonbExtractScalar(&value->root, &members[n].value))
-	{
-		members[n].value.type = jbvBinary;
-		members[n].value.val.binary.data = &value->root;
-		members[n].value.val.binary.len = (int) VARSIZE(value) - VARHDRSZ;
-	}
+	wahook_set_jsonb(&members[n].value, value);
 	wahook_begin_jsonb(&json, (int) VARSIZE(object) + (int) VARSIZE(value) + 64);
 	(void) wahook_append_object(&json, members, n + 1, wahook_append_value);
 	PG_RETURN_JSONB_P(wahook_end_jsonb(&json));

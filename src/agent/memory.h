@@ -36,6 +36,4 @@ extern int wahook_message_size(const JsonbValue *value);
 extern bool wahook_message_member(const JsonbValue *message, const char *key, JsonbValue *value);
 extern bool wahook_message_string(const JsonbValue *message, const char *key, JsonbValue *value);
 
-extern void wahook_set_string(JsonbValue *value, const char *string, int len);
-
 #endif

@@ -37,22 +37,6 @@ typedef struct MessageCost
 	bool can_shorten; /* content is a text, or an array */
 } MessageCost;
 
-static void
-set_string(JsonbValue *value, char *string, int len)
-{
-	value->type = jbvString;
-	value->val.string.val = string;
-	value->val.string.len = len;
-}
-
-static void
-set_binary(JsonbValue *value, Jsonb *jsonb)
-{
-	value->type = jbvBinary;
-	value->val.binary.data = &jsonb->root;
-	value->val.binary.len = VARSIZE(jsonb) - VARHDRSZ;
-}
-
 static bool
 is_array(const JsonbValue *value)
 {
@@ -252,7 +236,7 @@ cut(wahook_MessageRuler *ruler, const JsonbValue *text, double tokens, JsonbValu
 	initStringInfo(&string);
 	appendBinaryStringInfo(&string, text->val.string.val, len);
 	appendStringInfoString(&string, len > 0 ? mark : mark + 1);
-	set_string(result, string.data, string.len);
+	wahook_set_string(result, string.data, string.len);
 }
 
 /*
@@ -287,7 +271,7 @@ shorten_text(wahook_MessageRuler *ruler, JsonbValue *text, int64 limit)
 	}
 	if (best_cost < 0 && ruler->mark <= limit)
 	{
-		set_string(&best, pstrdup(WAHOOK_SHORTENED_MARK), strlen(WAHOOK_SHORTENED_MARK));
+		wahook_set_string(&best, WAHOOK_SHORTENED_MARK, strlen(WAHOOK_SHORTENED_MARK));
 		best_cost = ruler->mark;
 	}
 	if (best_cost >= 0)
@@ -301,26 +285,16 @@ replace_member(JsonbValue *object, const char *replaced, const JsonbValue *by)
 {
 	int n = JsonContainerSize(object->val.binary.data);
 	wahook_JsonMember *members = palloc_extended((n + 1) * sizeof(*members), MCXT_ALLOC_HUGE);
-	JsonbIterator *iterator = JsonbIteratorInit(object->val.binary.data);
-	JsonbIteratorToken token;
-	JsonbValue key;
 	StringInfoData out;
-	int i = 0;
 
-	while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
-	{
-		if (token != WJB_KEY)
-			continue;
-		members[i].key = key.val.string.val;
-		members[i].key_len = key.val.string.len;
-		JsonbIteratorNext(&iterator, &members[i].value, true);
-		if (IS(&key, replaced))
-			members[i].value = *by;
-		i++;
-	}
+	n = wahook_read_members(object->val.binary.data, members);
+	/* Of members of one name the last one stays. */
+	members[n].key = replaced;
+	members[n].key_len = (int) strlen(replaced);
+	members[n].value = *by;
 	wahook_begin_jsonb(&out, 256);
-	wahook_append_object(&out, members, i, wahook_append_value);
-	set_binary(object, wahook_end_jsonb(&out));
+	wahook_append_object(&out, members, n + 1, wahook_append_value);
+	wahook_set_jsonb(object, wahook_end_jsonb(&out));
 	pfree(members);
 }
 
@@ -330,11 +304,11 @@ make_mark_part(JsonbValue *part)
 	wahook_JsonMember members[2] = {{"type", 4}, {"text", 4}};
 	StringInfoData out;
 
-	set_string(&members[0].value, pstrdup("text"), 4);
-	set_string(&members[1].value, pstrdup(WAHOOK_SHORTENED_MARK), strlen(WAHOOK_SHORTENED_MARK));
+	wahook_set_string(&members[0].value, "text", 4);
+	wahook_set_string(&members[1].value, WAHOOK_SHORTENED_MARK, strlen(WAHOOK_SHORTENED_MARK));
 	wahook_begin_jsonb(&out, 64);
 	wahook_append_object(&out, members, 2, wahook_append_value);
-	set_binary(part, wahook_end_jsonb(&out));
+	wahook_set_jsonb(part, wahook_end_jsonb(&out));
 }
 
 typedef struct Parts
@@ -410,7 +384,7 @@ shorten_parts(wahook_MessageRuler *ruler, JsonbValue *content, int64 limit)
 		make_mark_part(&parts.parts[kept++]);
 	wahook_begin_jsonb(&out, 256);
 	wahook_append_array(&out, parts.parts, kept, wahook_append_value);
-	set_binary(content, wahook_end_jsonb(&out));
+	wahook_set_jsonb(content, wahook_end_jsonb(&out));
 	return content_cost(ruler, content);
 }
 

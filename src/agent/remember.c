@@ -9,7 +9,6 @@
 #include "funcapi.h"
 #include "lib/qunique.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -109,38 +108,29 @@ shorten(const JsonbValue *message, int max_bytes)
 {
 	JsonbContainer *object = message->val.binary.data;
 	wahook_JsonMember *members = palloc_array(wahook_JsonMember, JsonContainerSize(object));
-	JsonbIterator *it = JsonbIteratorInit(object);
+	int n = wahook_read_members(object, members);
 	StringInfoData json;
-	JsonbValue value;
-	Jsonb *shortened;
-	int n = 0;
+	JsonbValue shortened;
 
-	(void) JsonbIteratorNext(&it, &value, true);
-	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
+	for (int i = 0; i < n; i++)
 	{
-		wahook_JsonMember *member = &members[n++];
+		JsonbValue *value = &members[i].value;
 
-		member->key = value.val.string.val;
-		member->key_len = value.val.string.len;
-		(void) JsonbIteratorNext(&it, &member->value, true);
-		if (member->value.type == jbvString && member->value.val.string.len > max_bytes)
+		if (value->type == jbvString && value->val.string.len > max_bytes)
 		{
-			const char *text = member->value.val.string.val;
-			int len = pg_mbcliplen(text, member->value.val.string.len, max_bytes);
+			const char *text = value->val.string.val;
+			int len = pg_mbcliplen(text, value->val.string.len, max_bytes);
 			char *cut = palloc(len + sizeof(shortened_mark));
 
 			memcpy(cut, text, len);
 			memcpy(cut + len, shortened_mark, sizeof(shortened_mark));
-			wahook_set_string(&member->value, cut, len + (int) sizeof(shortened_mark) - 1);
+			wahook_set_string(value, cut, len + (int) sizeof(shortened_mark) - 1);
 		}
 	}
 	wahook_begin_jsonb(&json, max_bytes + 256);
 	(void) wahook_append_object(&json, members, n, wahook_append_value);
-	shortened = wahook_end_jsonb(&json);
-	value.type = jbvBinary;
-	value.val.binary.data = &shortened->root;
-	value.val.binary.len = (int) VARSIZE(shortened) - VARHDRSZ;
-	return value;
+	wahook_set_jsonb(&shortened, wahook_end_jsonb(&json));
+	return shortened;
 }
 
 /*

@@ -32,9 +32,10 @@ static void
 set_string(wahook_JsonMember *member, const char *key, const char *string, int len)
 {
 	set_key(member, key);
-	member->value.type = string ? jbvString : jbvNull;
-	member->value.val.string.val = unconstify(char *, string);
-	member->value.val.string.len = len;
+	if (string != NULL)
+		wahook_set_string(&member->value, string, len);
+	else
+		member->value.type = jbvNull;
 }
 
 static void
@@ -48,30 +49,11 @@ set_text(wahook_JsonMember *member, const char *key, text *value)
 static int
 read_members(Jsonb *payload, wahook_JsonMember *members)
 {
-	JsonbIterator *it;
-	JsonbValue value;
-	int n = 0;
-
-	if (!JB_ROOT_IS_OBJECT(payload))
-	{
-		set_key(&members[0], "message");
-		if (!JsonbExtractScalar(&payload->root, &members[0].value))
-		{
-			members[0].value.type = jbvBinary;
-			members[0].value.val.binary.data = &payload->root;
-			members[0].value.val.binary.len = (int) VARSIZE_ANY_EXHDR(payload);
-		}
-		return 1;
-	}
-	it = JsonbIteratorInit(&payload->root);
-	(void) JsonbIteratorNext(&it, &value, true);
-	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
-	{
-		members[n].key = value.val.string.val;
-		members[n].key_len = value.val.string.len;
-		(void) JsonbIteratorNext(&it, &members[n++].value, true);
-	}
-	return n;
+	if (JB_ROOT_IS_OBJECT(payload))
+		return wahook_read_members(&payload->root, members);
+	set_key(&members[0], "message");
+	wahook_set_jsonb(&members[0].value, payload);
+	return 1;
 }
 
 /* As JSON has it; the messages of a delivery have the same. Good until the next call. */

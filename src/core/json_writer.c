@@ -187,6 +187,41 @@ wahook_append_array(StringInfo out, const JsonbValue *elements, int n, wahook_Va
 }
 
 void
+wahook_set_string(JsonbValue *value, const char *string, int len)
+{
+	value->type = jbvString;
+	value->val.string.val = unconstify(char *, string);
+	value->val.string.len = len;
+}
+
+void
+wahook_set_jsonb(JsonbValue *value, Jsonb *jsonb)
+{
+	if (JsonbExtractScalar(&jsonb->root, value))
+		return;
+	value->type = jbvBinary;
+	value->val.binary.data = &jsonb->root;
+	value->val.binary.len = (int) VARSIZE(jsonb) - VARHDRSZ;
+}
+
+int
+wahook_read_members(JsonbContainer *object, wahook_JsonMember *members)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbValue value;
+	int n = 0;
+
+	(void) JsonbIteratorNext(&it, &value, true);
+	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
+	{
+		members[n].key = value.val.string.val;
+		members[n].key_len = value.val.string.len;
+		(void) JsonbIteratorNext(&it, &members[n++].value, true);
+	}
+	return n;
+}
+
+void
 wahook_begin_jsonb(StringInfo out, int expected_size)
 {
 	out->maxlen = VARHDRSZ + expected_size;

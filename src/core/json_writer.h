@@ -35,6 +35,11 @@ extern JEntry wahook_append_object(StringInfo out, wahook_JsonMember *members, i
 extern JEntry wahook_append_array(StringInfo out, const JsonbValue *elements, int n,
 								  wahook_ValueWriter write);
 
+/* Values and members to be written, which point into what they are made of. Members: how many; room is the caller's. */
+extern void wahook_set_string(JsonbValue *value, const char *string, int len);
+extern void wahook_set_jsonb(JsonbValue *value, Jsonb *jsonb);
+extern int wahook_read_members(JsonbContainer *object, wahook_JsonMember *members);
+
 /* jsonb of the one container that is appended in between. */
 extern void wahook_begin_jsonb(StringInfo out, int expected_size);
 extern Jsonb *wahook_end_jsonb(StringInfo out);
