@@ -32,7 +32,7 @@ COMMENT ON FUNCTION @extschema@.webhook_agent_messages(uuid, text, jsonb) IS
 CREATE FUNCTION @extschema@.webhook_agent_call(
 	p_conversation_id uuid, p_agent_type text, p_answered_by text, p_user_id text, p_messages jsonb)
 	RETURNS TABLE (problem text, retry_at timestamptz, url text, allow_http boolean, timeout_ms integer,
-		api_key_from text, api_key text, body text, prompt_tokens integer, model text, details jsonb,
+		api_key_from text, api_key text, body text, prompt_tokens integer, details jsonb,
 		circuit_threshold integer, circuit_timeout interval)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -63,7 +63,6 @@ BEGIN
 	url := v_config.endpoint;
 	allow_http := v_config.allow_http;
 	timeout_ms := v_config.timeout_ms;
-	model := v_config.model;
 	circuit_threshold := v_config.circuit_threshold;
 	circuit_timeout := v_config.circuit_timeout;
 	body := v_body::text;

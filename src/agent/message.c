@@ -12,8 +12,6 @@
 #include "utils/numeric.h"
 
 #include "agent/text_cut.h"
-#include "agent/truncate.h"
-#include "core/compat.h"
 #include "core/json_writer.h"
 
 #define MESSAGE_TOKENS 4
@@ -142,7 +140,7 @@ content_cost(wahook_MessageRuler *ruler, const JsonbValue *content)
 	return cost;
 }
 
-/* In the order of the enumeration: what these keys are called costs nothing. */
+/* What these keys are called costs nothing. */
 static bool
 is_usual_key(const JsonbValue *key)
 {
@@ -157,15 +155,11 @@ is_usual_role(const JsonbValue *role)
 		   IS(role, "developer") || IS(role, "function");
 }
 
-bool
-wahook_is_private_key(const char *key, int len)
+/* Our own, not the model's. */
+static bool
+is_private_key(const JsonbValue *key)
 {
-	static const char *const keys[] = {"pinned", "wamid", "at"};
-
-	for (size_t i = 0; i < lengthof(keys); i++)
-		if (len == (int) strlen(keys[i]) && memcmp(key, keys[i], len) == 0)
-			return true;
-	return false;
+	return IS(key, "pinned") || IS(key, "wamid") || IS(key, "at");
 }
 
 static MessageCost
@@ -188,8 +182,7 @@ measure(wahook_MessageRuler *ruler, const JsonbValue *message)
 			cost.can_shorten = value.type == jbvString || is_array(&value);
 			continue;
 		}
-		if (wahook_is_private_key(key.val.string.val, key.val.string.len) ||
-			(IS(&key, "role") && is_usual_role(&value)))
+		if (is_private_key(&key) || (IS(&key, "role") && is_usual_role(&value)))
 			continue;
 		cost.others += value_cost(ruler, &value);
 		if (!is_usual_key(&key))
@@ -224,7 +217,7 @@ wahook_message_floor(wahook_MessageRuler *ruler, const JsonbValue *message)
 
 /* The beginning of a text, by the built-in estimate of at most so many tokens, with the mark. */
 static void
-cut(wahook_MessageRuler *ruler, const JsonbValue *text, double tokens, JsonbValue *result)
+cut(const JsonbValue *text, double tokens, JsonbValue *result)
 {
 	const char *mark = " " WAHOOK_SHORTENED_MARK;
 	int64 hundredths = (int64) (tokens * 100) - (int64) strlen(mark) * 25;
@@ -256,7 +249,7 @@ shorten_text(wahook_MessageRuler *ruler, JsonbValue *text, int64 limit)
 		JsonbValue attempt;
 		int64 cost;
 
-		cut(ruler, text, tokens, &attempt);
+		cut(text, tokens, &attempt);
 		cost = count_string(ruler, &attempt);
 		if (cost <= limit && (best_cost < 0 || attempt.val.string.len > best.val.string.len))
 		{

@@ -171,23 +171,22 @@ shorten_item(void *arg, int item, int64_t limit)
 	return wahook_shorten_message(&context->ruler, &context->messages[item], limit);
 }
 
-/* Puts what is kept to the front, and counts. */
-static void
+/* Puts what is kept to the front. Returns whether all is, as it was. */
+static bool
 gather(Context *context, wahook_Truncation *result)
 {
+	bool whole = true;
+
 	result->given = context->n;
-	result->is_kept = allocate(context->n, sizeof(bool));
 	for (int i = 0; i < context->n; i++)
 	{
-		wahook_WindowItem *item = &context->items[i];
+		wahook_WindowState state = context->items[i].state;
 
-		result->unsendable += item->broken;
-		if (item->state == WAHOOK_WINDOW_OUT)
-			continue;
-		result->shortened += item->state == WAHOOK_WINDOW_SHORTENED;
-		result->is_kept[i] = true;
-		context->messages[result->kept++] = context->messages[i];
+		whole = whole && state == WAHOOK_WINDOW_WHOLE;
+		if (state != WAHOOK_WINDOW_OUT)
+			context->messages[result->kept++] = context->messages[i];
 	}
+	return whole;
 }
 
 void
@@ -211,26 +210,12 @@ wahook_truncate_context(Jsonb *messages, int max_tokens, int max_messages,
 	window.items = context.items;
 	window.list = allocate(context.n, sizeof(int));
 	result->tokens = (int) wahook_choose_window(&window);
-	gather(&context, result);
 	result->messages = messages;
-	if (result->kept == result->given && result->shortened == 0)
+	if (gather(&context, result))
 		return;
 	wahook_begin_jsonb(&out, 1024);
 	wahook_append_array(&out, context.messages, result->kept, wahook_append_value);
 	result->messages = wahook_end_jsonb(&out);
-}
-
-int
-wahook_count_context(Jsonb *messages)
-{
-	Context context = {.n = 0};
-	int64 tokens = 0;
-
-	wahook_open_ruler(&context.ruler);
-	read_messages(&context, messages);
-	for (int i = 0; i < context.n; i++)
-		tokens += item_cost(&context, i);
-	return (int) Min(tokens, INT_MAX);
 }
 
 /* truncate_context(jsonb, integer, integer) → jsonb */
@@ -258,5 +243,12 @@ wahook_truncate_context_sql(PG_FUNCTION_ARGS)
 Datum
 wahook_count_context_tokens(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT32(wahook_count_context(PG_GETARG_JSONB_P(0)));
+	Context context = {.n = 0};
+	int64 tokens = 0;
+
+	wahook_open_ruler(&context.ruler);
+	read_messages(&context, PG_GETARG_JSONB_P(0));
+	for (int i = 0; i < context.n; i++)
+		tokens += item_cost(&context, i);
+	PG_RETURN_INT32((int) Min(tokens, INT_MAX));
 }

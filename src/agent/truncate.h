@@ -16,9 +16,6 @@ typedef struct wahook_Truncation
 	int tokens;      /* what that costs: never more than the budget */
 	int given;       /* how many messages there were */
 	int kept;
-	int shortened;  /* of those that are kept */
-	int unsendable; /* of those that are not: calls without results, results without calls */
-	bool *is_kept;  /* a flag for each message that was given */
 } wahook_Truncation;
 
 /*
@@ -28,11 +25,5 @@ typedef struct wahook_Truncation
  */
 extern void wahook_truncate_context(Jsonb *messages, int max_tokens, int max_messages,
 									wahook_Truncation *result);
-
-/* What they cost, by the same rule. Errors as above. */
-extern int wahook_count_context(Jsonb *messages);
-
-/* Whether it is our own, not the model's: "pinned", "wamid" or "at". It costs nothing. */
-extern bool wahook_is_private_key(const char *key, int len);
 
 #endif
