@@ -24,11 +24,8 @@
 #include "retry/circuit.h"
 #include "retry/dead_letter.h"
 #include "worker/agent_turn.h"
-#include "worker/safe_text.h"
+#include "worker/requests.h"
 #include "worker/worker.h"
-
-/* How much of an answer's body is kept with the error. */
-#define KEPT_BODY 4096
 
 static wahook_Plan complete_plan =
 	{"SELECT @extschema@.complete_webhook_messages($1, $2, $3, $4, true)",
@@ -207,14 +204,6 @@ record_answer(wahook_Turn *turn)
 
 /* --- failed --- */
 
-static text *
-kept_body(const wahook_HttpAnswer *answer)
-{
-	if (answer == NULL || answer->body_len == 0)
-		return NULL;
-	return cstring_to_text(wahook_safe_text(answer->body, answer->body_len, KEPT_BODY));
-}
-
 /*
  * Where several messages were refused, it may be for one of them: all are tried again at once, and
  * after that each alone.
@@ -223,7 +212,7 @@ static wahook_Failure
 describe(const wahook_Turn *turn, int n)
 {
 	wahook_Failure failure = {.error = cstring_to_text(turn->errors),
-							  .error_stack = kept_body(turn->answer),
+							  .error_stack = wahook_kept_body(turn->answer),
 							  .retryable = turn->may_pass,
 							  .delay_us = turn->delay_us,
 							  .started_at = turn->started_at,

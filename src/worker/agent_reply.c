@@ -29,6 +29,14 @@ is_blank(const char *text, size_t len)
 }
 
 /* A zero byte is no text for the database. */
+static void
+blank_zeros(char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (text[i] == '\0')
+			text[i] = ' ';
+}
+
 static char *
 copy_text(const char *text, size_t len)
 {
@@ -38,9 +46,7 @@ copy_text(const char *text, size_t len)
 		return NULL;
 	memcpy(copy, text, len);
 	copy[len] = '\0';
-	for (size_t i = 0; i < len; i++)
-		if (copy[i] == '\0')
-			copy[i] = ' ';
+	blank_zeros(copy, len);
 	return copy;
 }
 
@@ -65,9 +71,7 @@ join_parts(const json_t *parts)
 			memcpy(text + len, json_string_value(part), json_string_length(part));
 		len += json_string_length(part);
 	}
-	for (size_t i = 0; i < len; i++)
-		if (text[i] == '\0')
-			text[i] = ' ';
+	blank_zeros(text, len);
 	return text;
 }
 

@@ -23,12 +23,10 @@
 #include "retry/retriable.h"
 #include "worker/deliver.h"
 #include "worker/judge.h"
+#include "worker/requests.h"
 #include "worker/retry_after.h"
 #include "worker/safe_text.h"
 #include "worker/worker.h"
-
-/* How much of an answer's body is kept with the error. */
-#define KEPT_BODY 4096
 
 #define ERROR_SIZE 400
 
@@ -54,14 +52,6 @@ duration_ms(const wahook_Delivery *delivery)
 	return delivery->answer ? (int) (delivery->answer->duration_us / 1000) : 0;
 }
 
-static text *
-kept_body(const wahook_HttpAnswer *answer)
-{
-	if (answer == NULL || answer->body_len == 0)
-		return NULL;
-	return cstring_to_text(wahook_safe_text(answer->body, answer->body_len, KEPT_BODY));
-}
-
 /* An endpoint may ask for a pause, but not for one longer than any that the schedule has. */
 static int64
 retry_after_us(const wahook_Delivery *delivery)
@@ -84,7 +74,7 @@ describe(const wahook_Delivery *delivery, const wahook_Judgement *judgement)
 	wahook_describe_failure(delivery->answer, error, sizeof(error));
 	return (wahook_Failure){.error = cstring_to_text(
 								wahook_safe_text(error, strlen(error), sizeof(error))),
-							.error_stack = kept_body(delivery->answer),
+							.error_stack = wahook_kept_body(delivery->answer),
 							.retryable = judgement->retryable,
 							.delay_us = retry_after_us(delivery),
 							.started_at = delivery->started_at,

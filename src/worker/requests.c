@@ -4,14 +4,19 @@
  */
 #include "worker/requests.h"
 
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "worker/http_settings.h"
+#include "worker/safe_text.h"
 
 /* How long answers are waited for when the worker is to end. */
 #define STOP_WAIT_US (2 * USECS_PER_SEC)
 
 #define FIRST_PAUSE_US (100 * INT64CONST(1000))
+
+/* How much of an answer's body is kept with the error. */
+#define KEPT_BODY 4096
 
 bool
 wahook_start_request(const wahook_HttpRequest *request)
@@ -56,6 +61,14 @@ wahook_free_slots(int own, int all, int concurrency)
 	if (own == 0 && all < 2 * wahook_http_max_connections)
 		slots = Max(slots, 1);
 	return Max(slots, 0);
+}
+
+text *
+wahook_kept_body(const wahook_HttpAnswer *answer)
+{
+	if (answer == NULL || answer->body_len == 0)
+		return NULL;
+	return cstring_to_text(wahook_safe_text(answer->body, answer->body_len, KEPT_BODY));
 }
 
 int64

@@ -31,6 +31,9 @@ extern void wahook_await_answers(dlist_head *under_way, void (*over)(void));
  */
 extern int wahook_free_slots(int own, int all, int concurrency);
 
+/* What is kept of an answer with the error, the beginning of its body; null: there is none. */
+extern text *wahook_kept_body(const wahook_HttpAnswer *answer);
+
 /* What can't be done for the moment is tried again after 100 ms, 200 ms, ... up to the longest pause. */
 extern int64 wahook_longer_pause(int64 pause_us, int64 longest_us);
 
