@@ -10,7 +10,6 @@
 #include "lib/qunique.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 #include "core/compat.h"
 #include "core/json_writer.h"

@@ -9,8 +9,6 @@
 
 #include <time.h>
 
-#include "lib/stringinfo.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "core/counters.h"
