@@ -182,6 +182,14 @@ wahook_claim_waiting(const wahook_ClaimRequest *request, ReturnSetInfo *result)
 	wahook_end_claim(&claim);
 }
 
+/* Several messages of a delivery may be for one conversation: the first of them claims it. */
+static bool
+is_from_this_call(const wahook_Claim *claim, const pg_uuid_t *holder, TimestampTz until)
+{
+	return until == claim->expires_at &&
+		   memcmp(holder, &claim->request->lock_id, sizeof(pg_uuid_t)) == 0;
+}
+
 void
 wahook_claim_these(const wahook_ClaimRequest *request, const wahook_ClaimTarget *targets,
 				   bool *claimed, int n, TimestampTz received_at, ReturnSetInfo *result)
@@ -198,7 +206,8 @@ wahook_claim_these(const wahook_ClaimRequest *request, const wahook_ClaimTarget 
 										  &holder, &until);
 
 		claimed[i] = look == WAHOOK_CLAIMED;
-		wahook_count(WAHOOK_LOCKS_REFUSED, look == WAHOOK_HELD);
+		wahook_count(WAHOOK_LOCKS_REFUSED,
+					 look == WAHOOK_HELD && !is_from_this_call(&claim, &holder, until));
 	}
 	wahook_end_claim(&claim);
 }

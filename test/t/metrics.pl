@@ -143,6 +143,13 @@ counts('receiving and claiming at once', q{SELECT conversation_id, lock_id FROM 
 		'locks{result=acquired}' => 1, 'locks{result=refused}' => 1, 'claims' => 1, 'inbox_wait_seconds_count' => 1,
 		'messages_completed' => 1, 'processing_duration_seconds_count' => 1, 'end_to_end_duration_seconds_count' => 1
 	});
+counts('receiving and claiming two messages of one user', q{SELECT conversation_id, lock_id FROM receive_and_claim_webhook('} . delivery(message('m-9', '1004'), message('m-10', '1004')) . q{') \gset
+} . $complete,
+	{
+		'deliveries{outcome=accepted}' => 1, 'events{kind=message,outcome=accepted}' => 2, 'intake_duration_seconds_count' => 1,
+		'locks{result=acquired}' => 1, 'claims' => 1, 'inbox_wait_seconds_count' => 2,
+		'messages_completed' => 2, 'processing_duration_seconds_count' => 2, 'end_to_end_duration_seconds_count' => 2
+	});
 counts('several conversations at once', receive(message('m-8', '1003')) . q{
 	SELECT array_agg(conversation_id) AS ids, min(lock_id::text) AS lock_id FROM claim_conversations(10) \gset
 	SELECT complete_conversations(:'ids', :'lock_id', 1500)},
