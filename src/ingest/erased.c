@@ -51,10 +51,7 @@ found(wahook_Outcome *const *messages, uint64 row)
 int
 wahook_set_erased_apart(wahook_Outcome **messages, int n)
 {
-	wahook_Outcome **erased;
 	uint64 rows;
-	int nleft = 0;
-	int nerased = 0;
 
 	if (!wahook_config()->has_erased)
 		return n;
@@ -63,16 +60,7 @@ wahook_set_erased_apart(wahook_Outcome **messages, int n)
 		return n;
 	for (uint64 i = 0; i < rows; i++)
 		found(messages, i)->outcome = "duplicate";
-	erased = palloc_array(wahook_Outcome *, n);
-	for (int i = 0; i < n; i++)
-	{
-		if (messages[i]->outcome == NULL)
-			messages[nleft++] = messages[i];
-		else
-			erased[nerased++] = messages[i];
-	}
-	memcpy(&messages[nleft], erased, sizeof(wahook_Outcome *) * nerased);
-	return nleft;
+	return wahook_set_decided_apart(messages, n);
 }
 
 void

@@ -40,6 +40,12 @@ typedef struct wahook_Intake
 	int n;
 } wahook_Intake;
 
+/*
+ * Moves the messages whose outcome is known already behind the others, both in their order. Returns
+ * how many others there are.
+ */
+extern int wahook_set_decided_apart(wahook_Outcome **messages, int n);
+
 extern void wahook_store_messages(wahook_Intake *intake);
 
 /* Queues the conversations of the accepted messages, but for those that were claimed. */

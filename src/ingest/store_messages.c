@@ -41,6 +41,24 @@ by_message_id(const void *a, const void *b)
 	return *left < *right ? -1 : 1; /* they lie in one array, in order of arrival */
 }
 
+int
+wahook_set_decided_apart(wahook_Outcome **messages, int n)
+{
+	wahook_Outcome **decided = palloc_array(wahook_Outcome *, n);
+	int nleft = 0;
+	int ndecided = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (messages[i]->outcome == NULL)
+			messages[nleft++] = messages[i];
+		else
+			decided[ndecided++] = messages[i];
+	}
+	memcpy(&messages[nleft], decided, sizeof(wahook_Outcome *) * ndecided);
+	return nleft;
+}
+
 /*
  * Moves the messages that were accepted before, or that came earlier in this delivery, behind the
  * others. Returns how many others there are.
@@ -52,8 +70,6 @@ set_known_apart(wahook_Outcome **messages, int n)
 	wahook_Column ids;
 	Datum values[1];
 	uint64 known;
-	int nnew = 0;
-	int nknown = 0;
 
 	wahook_start_column(&ids, TEXTOID, n);
 	for (int i = 0; i < n; i++)
@@ -82,15 +98,7 @@ set_known_apart(wahook_Outcome **messages, int n)
 		if (!isnull)
 			message->conversation_id = *DatumGetUUIDP(id);
 	}
-	for (int i = 0; i < n; i++)
-	{
-		if (messages[i]->outcome == NULL)
-			messages[nnew++] = messages[i];
-		else
-			sorted[nknown++] = messages[i];
-	}
-	memcpy(&messages[nnew], sorted, sizeof(wahook_Outcome *) * nknown);
-	return nnew;
+	return wahook_set_decided_apart(messages, n);
 }
 
 static wahook_Sender *
