@@ -74,7 +74,6 @@ read_tasks(wahook_Plan *plan, const wahook_Conversation *conversation, Datum whi
 										 .losses = DatumGetInt32(wahook_result(i, 3, &isnull)),
 										 .whatsapp_message_id = message_id,
 										 .service = wahook_result_text(i, 5)};
-		task->service = wahook_result_text(i, 5);
 		task->message = deleted ? (Datum) 0 : wahook_result(i, 6, &isnull);
 	}
 	return n;
@@ -120,7 +119,7 @@ static Datum
 burst_of(const wahook_Conversation *conversation, const wahook_Task *tasks, int n)
 {
 	Datum values[] = {UUIDPGetDatum(&conversation->id), wahook_task_messages(tasks, n),
-					  CStringGetTextDatum(tasks[0].service),
+					  CStringGetTextDatum(tasks[0].waiting.service),
 					  Int64GetDatum(conversation->lock_token)};
 	bool isnull;
 

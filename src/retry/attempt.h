@@ -14,7 +14,6 @@
 typedef struct wahook_Task
 {
 	wahook_Waiting waiting;
-	char *service;
 	Datum message; /* jsonb; 0: it was deleted by hand */
 } wahook_Task;
 

@@ -280,7 +280,7 @@ run_inbox(Run *run, const wahook_Conversation *conversation, const pg_uuid_t *me
 
 	for (int i = 0; i < ntasks; i++)
 	{
-		const wahook_Handler *handler = handler_of(run, tasks[i].service);
+		const wahook_Handler *handler = handler_of(run, tasks[i].waiting.service);
 		wahook_Failure failure;
 
 		if (handler != NULL &&
