@@ -20,6 +20,7 @@
 
 #include "core/compat.h"
 #include "core/tables.h"
+#include "core/uuid.h"
 #include "core/wake.h"
 
 /* What a session remembers the place of a lease by: the last one of the claim. */
@@ -83,17 +84,11 @@ read_lease(TupleTableSlot *slot, wahook_Lease *lease)
 	lease->service = TextDatumGetCString(slot_getattr(slot, Anum_lease_service, &isnull));
 }
 
-static int
-compare_uuids(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(pg_uuid_t));
-}
-
 static bool
 is_of_others(const wahook_Lease *lease, const pg_uuid_t *ids, int n)
 {
 	for (int i = 0; i < lease->n; i++)
-		if (bsearch(&lease->ids[i], ids, n, sizeof(pg_uuid_t), compare_uuids) == NULL)
+		if (bsearch(&lease->ids[i], ids, n, sizeof(pg_uuid_t), wahook_compare_uuids) == NULL)
 			return true;
 	return false;
 }

@@ -9,15 +9,10 @@
 #include "conversation/claim.h"
 #include "core/compat.h"
 #include "core/plan.h"
+#include "core/uuid.h"
 #include "ingest/receive.h"
 
 PG_FUNCTION_INFO_V1(wahook_receive_and_claim_webhook);
-
-static int
-compare_uuids(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(pg_uuid_t));
-}
 
 /* Claims the conversations of what was received, and notes which messages were claimed with them. */
 static void
@@ -40,10 +35,10 @@ claim_received(const wahook_ClaimRequest *request, wahook_Intake *intake, Return
 	for (int i = 0; i < n; i++)
 		if (claimed[i])
 			ids[nclaimed++] = targets[i].conversation_id;
-	qsort(ids, nclaimed, sizeof(pg_uuid_t), compare_uuids);
+	qsort(ids, nclaimed, sizeof(pg_uuid_t), wahook_compare_uuids);
 	for (int i = 0; i < intake->n; i++)
 		intake->outcomes[i].claimed = bsearch(&intake->outcomes[i].conversation_id, ids, nclaimed,
-											  sizeof(pg_uuid_t), compare_uuids) != NULL;
+											  sizeof(pg_uuid_t), wahook_compare_uuids) != NULL;
 }
 
 /*

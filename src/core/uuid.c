@@ -52,6 +52,12 @@ wahook_uuid_text(const pg_uuid_t *uuid)
 	return text;
 }
 
+int
+wahook_compare_uuids(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(pg_uuid_t));
+}
+
 Datum
 wahook_uuid_array(const pg_uuid_t *ids, int n)
 {
