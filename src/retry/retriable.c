@@ -92,14 +92,12 @@ service_of(const pg_uuid_t *id)
 	return wahook_execute(&service_plan, &value, NULL) > 0 ? wahook_result_text(0, 1) : NULL;
 }
 
+/* delay_us: until the next retry; -1 where there is none. */
 static Datum
 end_retry(const pg_uuid_t *id, const char *outcome, const char *status, int retry_count,
-		  const wahook_Failure *failure)
+		  const wahook_Failure *failure, int64 delay_us)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int64 delay_us = failure != NULL && failure->delay_us >= 0
-						 ? failure->delay_us
-						 : wahook_retry_delay_us(service_of(id), retry_count);
 	Datum values[] = {UUIDPGetDatum(id),
 					  CStringGetTextDatum(outcome),
 					  CStringGetTextDatum(status),
@@ -108,9 +106,9 @@ end_retry(const pg_uuid_t *id, const char *outcome, const char *status, int retr
 					  PointerGetDatum(failure ? failure->error_stack : NULL),
 					  TimestampTzGetDatum(now),
 					  0,
-					  TimestampTzGetDatum(now + delay_us),
+					  0,
 					  0};
-	char nulls[] = "       n n";
+	char nulls[] = "       nnn";
 	bool isnull;
 
 	for (int i = 4; i <= 5; i++)
@@ -122,8 +120,11 @@ end_retry(const pg_uuid_t *id, const char *outcome, const char *status, int retr
 		values[9] = Int32GetDatum(TimestampDifferenceMilliseconds(failure->started_at, now));
 		nulls[7] = nulls[9] = ' ';
 	}
-	if (strcmp(status, "pending") != 0)
-		nulls[8] = 'n';
+	if (delay_us >= 0)
+	{
+		values[8] = TimestampTzGetDatum(now + delay_us);
+		nulls[8] = ' ';
+	}
 	if (wahook_execute(&end_plan, values, nulls) == 0)
 		return 0;
 	return wahook_result(0, 1, &isnull);
@@ -134,7 +135,7 @@ static Datum
 close_entry(const pg_uuid_t *id, bool success, int retry_count, const wahook_Failure *failure)
 {
 	Datum entry = end_retry(id, success ? "succeeded" : "failed", success ? "resolved" : "failed",
-							retry_count, failure);
+							retry_count, failure, -1);
 
 	if (entry != 0)
 		wahook_log_entry(success ? "DLQ_MESSAGE_PROCESSED" : "DLQ_MESSAGE_ABANDONED", !success,
@@ -155,7 +156,10 @@ wahook_end_retry(const pg_uuid_t *id, int retry_count, int max_retries,
 		result = WAHOOK_RETRIES_FAILED;
 
 	if (result == WAHOOK_RETRIES_RESCHEDULED)
-		entry = end_retry(id, "failed", "pending", retry_count + 1, failure);
+		entry = end_retry(id, "failed", "pending", retry_count + 1, failure,
+						  failure->delay_us >= 0
+							  ? failure->delay_us
+							  : wahook_retry_delay_us(service_of(id), retry_count + 1));
 	else
 		entry = close_entry(id, failure == NULL, retry_count + (failure != NULL), failure);
 	if (entry != 0)
