@@ -4,8 +4,9 @@
  * An ASCII character costs a quarter of a token. That is the rule of thumb for English, and far
  * too low for other scripts: a tokenizer learns its tokens from what it has read most, and spells
  * what it has read little of in bytes. The weights below were fitted to two tokenizers, o200k_base
- * and cl100k_base, between the two where they differ; sql/tokens.sql has samples, and the error of each. Where nothing is known, a character costs what its bytes in UTF-8 do
- * at a token each: more than that no tokenizer that works on bytes can make of it.
+ * and cl100k_base, between the two where they differ; sql/tokens.sql has samples, and the error of
+ * each. Where nothing is known, a character costs what its bytes in UTF-8 do at a token each: more
+ * than that no tokenizer that works on bytes can make of it.
  */
 #include "agent/token_rule.h"
 

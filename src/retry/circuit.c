@@ -2,7 +2,8 @@
  * Circuit breakers, in the table webhook_circuits.
  *
  * Whoever changes a circuit holds a lock on its key (core/name_lock.h) until its transaction ends;
- * the row alone could not serve, for the first failure of a key has none. Asking whether a closed circuit admits, and reporting a success to it, take no lock and write nothing.
+ * the row alone could not serve, for the first failure of a key has none. Asking whether a closed
+ * circuit admits, and reporting a success to it, take no lock and write nothing.
  */
 #include "retry/circuit.h"
 
