@@ -59,6 +59,7 @@ await_workers($node, 'one three two', 'one in the copy');
 # --- Not in templates, and not where nobody may connect.
 $node->safe_psql('postgres', 'ALTER DATABASE three IS_TEMPLATE true');
 await_workers($node, 'one two', 'none in a template');
+is($node->safe_psql('three', 'SELECT expected, state FROM webhook_worker_state()'), 'f|not expected', 'which says so');
 $node->safe_psql('postgres', 'CREATE DATABASE four TEMPLATE three');
 await_workers($node, 'four one two', 'but in its copies');
 $node->safe_psql('postgres', 'ALTER DATABASE four ALLOW_CONNECTIONS false');
@@ -125,6 +126,7 @@ $node->reload;
 $node->safe_psql('five', 'CREATE EXTENSION wahook');
 set_and_reload($node, 'wahook.databases = five');
 await_workers($node, 'five', 'another list');
+is($node->safe_psql($_->[0], 'SELECT expected FROM webhook_worker_state()'), $_->[1], "expected in $_->[0]: $_->[1]") for [ five => 't' ], [ two => 'f' ];
 my (undef, undef, $stderr) = $node->psql('postgres', q{ALTER SYSTEM SET wahook.databases = 'a,,b'});
 like($stderr, qr/invalid value.*\n.*names of databases/, 'no list');
 set_and_reload($node, q{wahook.databases = ''});
