@@ -12,7 +12,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -32,14 +31,21 @@ names_contain(List *names, const char *name)
 	return false;
 }
 
-/* The names in wahook.databases, which its check hook has found to be a list. */
-static List *
-wanted_names(void)
+List *
+wahook_wanted_names(void)
 {
 	List *names = NIL;
 
+	/* The setting's check hook has found it to be a list. */
 	(void) SplitGUCList(pstrdup(wahook_databases), ',', &names);
 	return names;
+}
+
+bool
+wahook_wants_database(Form_pg_database row, List *names)
+{
+	return row->datallowconn && !row->datistemplate && !database_is_invalid_form(row) &&
+		   (names == NIL || names_contain(names, NameStr(row->datname)));
 }
 
 wahook_Database *
@@ -57,8 +63,7 @@ static List *
 note_database(List *databases, Form_pg_database row, List *names)
 {
 	wahook_Database *database = wahook_find_database(databases, row->oid);
-	bool wanted = row->datallowconn && !row->datistemplate && !database_is_invalid_form(row) &&
-				  (names == NIL || names_contain(names, NameStr(row->datname)));
+	bool wanted = wahook_wants_database(row, names);
 
 	if (database == NULL)
 	{
@@ -135,7 +140,7 @@ wahook_refresh_databases(List *databases, Oid only)
 
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
-	names = wanted_names();
+	names = wahook_wanted_names();
 	foreach(cell, databases)
 		((wahook_Database *) lfirst(cell))->is_seen = false;
 	catalog = table_open(DatabaseRelationId, AccessShareLock);

@@ -6,6 +6,7 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
 #include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
 
@@ -28,6 +29,12 @@ typedef struct wahook_Database
 } wahook_Database;
 
 extern wahook_Database *wahook_find_database(List *databases, Oid id);
+
+/* The names in wahook.databases. */
+extern List *wahook_wanted_names(void);
+
+/* Whether a database takes connections, is no template, and is among the names; NIL: whatever its name. */
+extern bool wahook_wants_database(Form_pg_database row, List *names);
 
 /*
  * Reads the list of databases anew, in a transaction; what is known of those that stay is kept.

@@ -6,7 +6,6 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
-#include "catalog/pg_database.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -14,11 +13,10 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 #include "core/compat.h"
 #include "core/shared.h"
-#include "worker/worker_settings.h"
+#include "worker/databases.h"
 
 PG_FUNCTION_INFO_V1(wahook_webhook_worker_state);
 
@@ -88,19 +86,11 @@ static bool
 is_wanted(void)
 {
 	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
-	List *names = NIL;
-	ListCell *cell;
-	bool wanted = false;
+	bool wanted;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
-	(void) SplitGUCList(pstrdup(wahook_databases), ',', &names);
-	wanted = names == NIL;
-	foreach(cell, names)
-		wanted |=
-			strcmp(lfirst(cell), NameStr(((Form_pg_database) GETSTRUCT(tuple))->datname)) == 0;
-	wanted &= ((Form_pg_database) GETSTRUCT(tuple))->datallowconn &&
-			  !((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	wanted = wahook_wants_database((Form_pg_database) GETSTRUCT(tuple), wahook_wanted_names());
 	ReleaseSysCache(tuple);
 	return wanted;
 }
