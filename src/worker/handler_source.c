@@ -52,11 +52,15 @@ earliest(const wahook_SqlWork *work)
 static void
 check_start(void)
 {
+	BgwHandleStatus status;
 	pid_t pid;
 
-	if (starting == NULL || GetBackgroundWorkerPid(starting, &pid) == BGWH_NOT_YET_STARTED)
+	if (starting == NULL)
 		return;
-	if (GetBackgroundWorkerPid(starting, &pid) == BGWH_STOPPED)
+	status = GetBackgroundWorkerPid(starting, &pid);
+	if (status == BGWH_NOT_YET_STARTED)
+		return;
+	if (status == BGWH_STOPPED)
 		wahook_give_handler_place_back(starting_place);
 	pfree(starting);
 	starting = NULL;
@@ -70,17 +74,11 @@ start_process(const char *database)
 	bool registered;
 
 	starting_place = wahook_reserve_handler_place();
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	wahook_describe_process(&worker, "wahook handler", "wahook_handler_main", MyDatabaseId);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "wahook handler in %s", database);
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	memcpy(worker.bgw_extra, &starting_place, sizeof(starting_place));
-	snprintf(worker.bgw_type, BGW_MAXLEN, "wahook handler");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "wahook handler in %s", database);
-	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "wahook");
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "wahook_handler_main");
 	registered = starting_place >= 0 && RegisterDynamicBackgroundWorker(&worker, &starting);
 	MemoryContextSwitchTo(old);
 	wahook_note_result(&no_room, registered, MAX_PAUSE_S);

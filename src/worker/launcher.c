@@ -79,8 +79,9 @@ take_place(void)
 	return taken;
 }
 
-static void
-describe_worker(BackgroundWorker *worker, const char *type, const char *function)
+void
+wahook_describe_process(BackgroundWorker *worker, const char *type, const char *function,
+						Oid database)
 {
 	memset(worker, 0, sizeof(*worker));
 	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -88,15 +89,15 @@ describe_worker(BackgroundWorker *worker, const char *type, const char *function
 	snprintf(worker->bgw_type, BGW_MAXLEN, "%s", type);
 	snprintf(worker->bgw_library_name, sizeof(worker->bgw_library_name), "wahook");
 	snprintf(worker->bgw_function_name, sizeof(worker->bgw_function_name), "%s", function);
+	worker->bgw_main_arg = ObjectIdGetDatum(database);
 }
 
 static void
 describe_launcher(BackgroundWorker *worker, Oid database)
 {
-	describe_worker(worker, "wahook launcher", "wahook_launcher_main");
+	wahook_describe_process(worker, "wahook launcher", "wahook_launcher_main", database);
 	snprintf(worker->bgw_name, BGW_MAXLEN, "wahook launcher");
 	worker->bgw_restart_time = 5;
-	worker->bgw_main_arg = ObjectIdGetDatum(database);
 }
 
 /* From the preload line. It is started when the server can write: at promotion, on a standby. */
@@ -155,11 +156,10 @@ start_worker(wahook_Database *database)
 		return;
 	}
 
-	describe_worker(&worker, "wahook worker", "wahook_worker_main");
+	wahook_describe_process(&worker, "wahook worker", "wahook_worker_main", database->id);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "wahook worker in %s", database->name);
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = ObjectIdGetDatum(database->id);
 	if (database->failed_to_run)
 		worker.bgw_extra[0] = WAHOOK_QUIETLY;
 	if (RegisterDynamicBackgroundWorker(&worker, &database->handle))

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 
 #include "core/compat.h"
@@ -127,6 +128,9 @@ extern void wahook_begin_ending(void);
 /* Entry points of the processes, and their registration. */
 extern PGDLLEXPORT void wahook_launcher_main(Datum database);
 extern PGDLLEXPORT void wahook_worker_main(Datum database);
+/* What all of them have in common; the name, and when it is started again, are for the caller to say. */
+extern void wahook_describe_process(BackgroundWorker *worker, const char *type,
+									const char *function, Oid database);
 extern void wahook_register_launcher(void);
 extern bool wahook_start_launcher(Oid database);
 extern void wahook_install_hooks(void);
