@@ -35,8 +35,7 @@ for_all(dlist_head *turns, void (*step)(void *arg))
 		ErrorData *error = wahook_try_alone(step, dlist_container(wahook_Turn, node, iter.cur));
 
 		if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			wahook_warn_once("lease of an agent's turn", unpack_sql_state(error->sqlerrcode),
-							 error->message ? error->message : "unknown error");
+			wahook_warn_of_error("lease of an agent's turn", error);
 	}
 }
 

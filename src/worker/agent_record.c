@@ -335,8 +335,7 @@ do_task(void *arg)
 static void
 warn(const ErrorData *error)
 {
-	wahook_warn_once("turn of an agent", unpack_sql_state(error->sqlerrcode),
-					 error->message ? error->message : "unknown error");
+	wahook_warn_of_error("turn of an agent", error);
 }
 
 /*

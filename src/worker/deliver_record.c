@@ -239,8 +239,7 @@ log_lost(const wahook_Delivery *delivery)
 static void
 warn(const ErrorData *error)
 {
-	wahook_warn_once("delivery over HTTP", unpack_sql_state(error->sqlerrcode),
-					 error->message ? error->message : "unknown error");
+	wahook_warn_of_error("delivery over HTTP", error);
 }
 
 /* A delivery that can't be recorded: its lease runs out, unless the trouble passes before. */

@@ -242,7 +242,13 @@ wahook_warn_once(const char *subject, const char *sqlstate, const char *message)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* Neither DETAIL nor CONTEXT go into the log: they may hold what a user wrote. */
+void
+wahook_warn_of_error(const char *subject, const ErrorData *error)
+{
+	wahook_warn_once(subject, unpack_sql_state(error->sqlerrcode),
+					 error->message ? error->message : "unknown error");
+}
+
 static void
 recover(MemoryContext context)
 {
@@ -256,8 +262,7 @@ recover(MemoryContext context)
 	MemoryContextSwitchTo(context);
 	unit_was_busy = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	if (!end_requested || error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-		wahook_warn_once("worker", unpack_sql_state(error->sqlerrcode),
-						 error->message ? error->message : "unknown error");
+		wahook_warn_of_error("worker", error);
 	FreeErrorData(error);
 	RESUME_INTERRUPTS();
 }

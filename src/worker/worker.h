@@ -116,6 +116,9 @@ extern void wahook_note_result(wahook_Pause *pause, bool success, int max_s);
 /* Writes a warning to the server log, the same one at most once an hour. */
 extern void wahook_warn_once(const char *subject, const char *sqlstate, const char *message);
 
+/* The same of an error. Neither its DETAIL nor its CONTEXT: they may hold what a user wrote. */
+extern void wahook_warn_of_error(const char *subject, const ErrorData *error);
+
 /* Runs a part of a process; false when it raised an error, which was logged. */
 extern bool wahook_catch(void (*part)(void *arg), void *arg);
 
