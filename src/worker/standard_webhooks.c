@@ -12,6 +12,7 @@
 #include "common/base64.h"
 #include "common/sha2.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -37,9 +38,14 @@ decode_secret(const char *secret, int *len)
 	return *len > 0 ? key : NULL;
 }
 
-bool
-wahook_append_signature(StringInfo header, const char *secret, const char *id, int64 timestamp,
-						const char *body, size_t body_len)
+/*
+ * Appends "v1," and the signature of id.timestamp.body to the value of the header webhook-signature,
+ * with a space before it where it is not the first one. timestamp: seconds since 1970. False, with
+ * nothing appended, where the secret is not base64 of at least one byte, with or without "whsec_".
+ */
+static bool
+append_signature(StringInfo header, const char *secret, const char *id, int64 timestamp,
+				 const char *body, size_t body_len)
 {
 	char *before = psprintf("%s." INT64_FORMAT ".", id, timestamp);
 	uint8 digest[PG_SHA256_DIGEST_LENGTH];
@@ -82,8 +88,7 @@ wahook_signature_headers(const char **headers, const char *const *secrets, int n
 	initStringInfo(&signature);
 	for (int i = 0; i < nsecrets; i++)
 		if (secrets[i] != NULL)
-			(void) wahook_append_signature(&signature, secrets[i], id, timestamp, body,
-										   strlen(body));
+			(void) append_signature(&signature, secrets[i], id, timestamp, body, strlen(body));
 	CurrentResourceOwner = current;
 	if (signature.len == 0)
 		return 0;
@@ -103,9 +108,9 @@ wahook_webhook_signature(PG_FUNCTION_ARGS)
 	StringInfoData header;
 
 	initStringInfo(&header);
-	if (!wahook_append_signature(&header, text_to_cstring(PG_GETARG_TEXT_PP(0)),
-								 text_to_cstring(PG_GETARG_TEXT_PP(1)), timestamp,
-								 VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body)))
+	if (!append_signature(&header, text_to_cstring(PG_GETARG_TEXT_PP(0)),
+						  text_to_cstring(PG_GETARG_TEXT_PP(1)), timestamp, VARDATA_ANY(body),
+						  VARSIZE_ANY_EXHDR(body)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("p_secret is not a Standard Webhooks secret"),
