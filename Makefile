@@ -94,8 +94,9 @@ endif
 
 .PHONY: ready test test-versions demo bench check-version check-format format
 
+# The demo and the benchmark use none of the tests' tools.
 ready:
-	@test/lib/setup
+	@test/lib/setup $(if $(filter ready test,$(MAKECMDGOALS)),,server)
 	@$(MAKE) --silent --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) all
 	@test/lib/install
 
