@@ -129,6 +129,17 @@ is(promtool($text), '', 'a locked table does no harm');
 is($samples->{wahook_gauges_failed}, 1, 'its gauge failed');
 ok(!exists $samples->{'wahook_dead_letters{state=pending}'}, 'and is absent');
 is($samples->{wahook_circuits_open}, 2, 'the others are there');
+
+# answers QUERY: what it tells while the table is locked; 'hangs' where it waits for that
+sub answers
+{
+	my ($status, $out) = $node->psql('postgres', "SET statement_timeout = '60s'; $_[0]");
+	return $status == 0 ? $out : 'hangs';
+}
+is(answers(q{SELECT string_agg(details ->> 'subject' || ' ' || (details ->> 'sqlstate'), ', ') FROM check_webhook_system_health() WHERE alert_type = 'HEALTH_CHECK_FAILED'}),
+	'queues 55P03, retention 55P03', 'the alerts are there but for those of the locked table');
+is(answers(q{SELECT h -> 'dead_letters', h #> '{queue,messages}' >= '0' FROM webhook_health() h}), '{"failed": "55P03"}|t', 'so is the health');
+
 $blocker->query_safe('LOCK TABLE webhook_job_runs');
 is($node->psql('postgres', q{SET statement_timeout = '60s'; SELECT count(*) > 100 FROM webhook_metrics()}), 0, 'nor does that of the jobs, whose runs shared memory has');
 $blocker->query_safe('ROLLBACK');
