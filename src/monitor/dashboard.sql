@@ -81,22 +81,20 @@ CREATE FUNCTION @extschema@.webhook_dashboard_numbers(p_health jsonb, p_messages
 		|| @extschema@.webhook_dashboard_number('Dead letters', @extschema@.webhook_short_number(
 			(p_health -> 'dead_letters' ->> 'pending')::double precision + (p_health -> 'dead_letters' ->> 'retrying')::double precision), 'to be retried, now')
 		|| @extschema@.webhook_dashboard_number('Circuits', coalesce(p_health -> 'circuits' ->> 'open', '-'), 'open, now')
-		|| @extschema@.webhook_dashboard_number('Worker', CASE WHEN p_health -> 'worker' ->> 'pid' IS NOT NULL THEN 'up' ELSE 'none' END,
+		|| @extschema@.webhook_dashboard_number('Worker', CASE WHEN p_health -> 'worker' ->> 'pid' IS NOT NULL THEN 'up' WHEN p_health -> 'worker' ? 'failed' THEN '-' ELSE 'none' END,
 			p_health -> 'worker' ->> 'state')
 		|| '</dl>'
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_dashboard_numbers(jsonb, bigint, double precision) IS 'the numbers at the top of the dashboard';
 
-CREATE FUNCTION @extschema@.webhook_dashboard_lists() RETURNS text
+CREATE FUNCTION @extschema@.webhook_dashboard_error_list() RETURNS text
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
 	v_errors jsonb := @extschema@.webhook_dashboard_errors();
-	v_agents jsonb := @extschema@.webhook_dashboard_agents();
-	c_none constant text := '<p class="none">None in the last 24 hours.</p>';
 BEGIN
 	RETURN '<section aria-labelledby="errors-h"><h2 id="errors-h">Dead letters by error</h2>'
-		|| CASE WHEN v_errors IS NULL THEN c_none ELSE
+		|| CASE WHEN v_errors IS NULL THEN '<p class="none">None in the last 24 hours.</p>' ELSE
 			@extschema@.webhook_bar_chart('errors', 'Dead letters by error',
 				format('The most frequent error is %s, with %s dead letters.', v_errors -> 0 ->> 0, v_errors -> 0 ->> 1),
 				(SELECT jsonb_agg(jsonb_build_array(e -> 0, jsonb_build_array(jsonb_build_array('bad', e -> 1))) ORDER BY n)
@@ -105,8 +103,19 @@ BEGIN
 			|| @extschema@.webhook_html_table('Dead letters of the last 24 hours by class of error',
 				'{Error,Dead letters,Not resolved,Services}'::text[], v_errors)
 			|| '</details>' END
-		|| '</section><section aria-labelledby="agents-h"><h2 id="agents-h">Agents</h2>'
-		|| CASE WHEN v_agents IS NULL THEN c_none ELSE
+		|| '</section>';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.webhook_dashboard_error_list() IS 'the part of the dashboard that has the dead letters by error';
+
+CREATE FUNCTION @extschema@.webhook_dashboard_agent_list() RETURNS text
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	v_agents jsonb := @extschema@.webhook_dashboard_agents();
+BEGIN
+	RETURN '<section aria-labelledby="agents-h"><h2 id="agents-h">Agents</h2>'
+		|| CASE WHEN v_agents IS NULL THEN '<p class="none">None in the last 24 hours.</p>' ELSE
 			@extschema@.webhook_bar_chart('agents', 'Sessions of agents',
 				format('The agent with the most sessions is %s, with %s.', v_agents -> 0 ->> 0, v_agents -> 0 ->> 1),
 				(SELECT jsonb_agg(jsonb_build_array(e -> 0, jsonb_build_array(jsonb_build_array('good', e -> 3),
@@ -120,57 +129,91 @@ BEGIN
 		|| '</section>';
 END
 $$;
-COMMENT ON FUNCTION @extschema@.webhook_dashboard_lists() IS 'the parts of the dashboard that are not about time';
+COMMENT ON FUNCTION @extschema@.webhook_dashboard_agent_list() IS 'the part of the dashboard that has the sessions of agents';
 
-CREATE FUNCTION @extschema@.webhook_dashboard_charts(p_traffic jsonb, p_outcomes jsonb, p_latency jsonb, p_hours timestamptz[]) RETURNS text
+CREATE FUNCTION @extschema@.webhook_dashboard_charts(OUT html text, OUT messages bigint, OUT p95 double precision, OUT note text)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
 	v_quarters timestamptz[] := @extschema@.webhook_quarters();
+	v_traffic record := @extschema@.webhook_dashboard_traffic(v_quarters);
+	v_latency record := @extschema@.webhook_dashboard_latency();
+	v_state record;
 BEGIN
-	RETURN @extschema@.webhook_time_chart('throughput', 'lines', 'Throughput',
+	SELECT max(counted_until) AS counted_until, max(history_until) IS NOT NULL AS counting
+		INTO v_state FROM @extschema@.webhook_rollup_state;
+	note := CASE
+		WHEN v_state.counted_until IS NULL THEN 'The charts are empty until the job rollup has run twice: it counts what they show.'
+		ELSE format('Times are UTC. Counted up to %s%s; the last day begins a day before now.', to_char(v_state.counted_until, 'YYYY-MM-DD HH24:MI:SS'),
+			CASE WHEN v_state.counting THEN ', but messages from before the job rollup first ran are still being counted' ELSE '' END) END;
+	messages := v_latency.messages;
+	p95 := v_latency.p95;
+	html := @extschema@.webhook_time_chart('throughput', 'lines', 'Throughput',
 			'Messages received and messages processed in each quarter of an hour of the last day.',
-			v_quarters, p_traffic, 'messages in 15 minutes')
+			v_quarters, v_traffic.throughput, 'messages in 15 minutes')
 		|| @extschema@.webhook_time_chart('latency', 'lines', 'Processing time',
 			'The median, the 95th and the 99th percentile of the processing time in each hour of the last day.',
-			p_hours, p_latency, 'milliseconds, by hour')
+			v_latency.times, v_latency.series, 'milliseconds, by hour')
 		|| @extschema@.webhook_time_chart('outcomes', 'columns', 'Outcomes',
 			'Messages processed, attempts that failed, attempts whose holder vanished, and messages dropped at intake, in each quarter of an hour of the last day.',
-			v_quarters, p_outcomes, 'in 15 minutes')
+			v_quarters, v_traffic.outcomes, 'in 15 minutes')
 		|| @extschema@.webhook_time_chart('depth', 'lines', 'Queue depth',
 			'Messages that waited, and dead letters that waited for a retry, as sampled every five minutes of the last day.',
 			v_quarters, @extschema@.webhook_dashboard_depth(v_quarters), 'highest in 15 minutes');
 END
 $$;
-COMMENT ON FUNCTION @extschema@.webhook_dashboard_charts(jsonb, jsonb, jsonb, timestamptz[]) IS 'the charts of the dashboard that are about time';
+COMMENT ON FUNCTION @extschema@.webhook_dashboard_charts() IS
+	'the charts of the dashboard that are about time, two numbers of what they show, and how far it is counted';
 
+CREATE FUNCTION @extschema@.webhook_dashboard_failure(p_id text, p_title text, p_sqlstate text) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT format('<section aria-labelledby="%1$s-h"><h2 id="%1$s-h">%2$s</h2><p class="none">Can''t be shown now: %3$s.</p></section>',
+		p_id, p_title, CASE p_sqlstate WHEN '55P03' THEN 'somebody has locked a table' ELSE 'SQLSTATE ' || p_sqlstate END)
+	$$;
+COMMENT ON FUNCTION @extschema@.webhook_dashboard_failure(text, text, text) IS 'what stands for a part of the dashboard that can''t be read';
+
+-- A part that can't be read, because somebody has locked its table for instance, must not hide the others.
 CREATE FUNCTION @extschema@.webhook_dashboard() RETURNS text
 	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' SET DateStyle = 'ISO'
+	SET lock_timeout = '250ms'
 	AS $$
 DECLARE
 	v_health jsonb := @extschema@.webhook_health();
 	v_status text := CASE WHEN v_health ->> 'status' IN ('ok', 'degraded', 'down') THEN v_health ->> 'status' ELSE 'unknown' END;
-	v_latency record := @extschema@.webhook_dashboard_latency();
-	v_traffic record := @extschema@.webhook_dashboard_traffic(@extschema@.webhook_quarters());
-	v_state record;
+	v_charts text;
+	v_messages bigint;
+	v_p95 double precision;
+	v_note text;
+	v_errors text;
+	v_agents text;
 BEGIN
-	SELECT max(counted_until) AS counted_until, max(history_until) IS NOT NULL AS counting
-		INTO v_state FROM @extschema@.webhook_rollup_state;
+	BEGIN
+		SELECT * INTO v_charts, v_messages, v_p95, v_note FROM @extschema@.webhook_dashboard_charts();
+	EXCEPTION WHEN OTHERS THEN
+		v_charts := @extschema@.webhook_dashboard_failure('charts', 'Charts', SQLSTATE);
+		v_note := 'Times are UTC.';
+	END;
+	BEGIN
+		v_errors := @extschema@.webhook_dashboard_error_list();
+	EXCEPTION WHEN OTHERS THEN
+		v_errors := @extschema@.webhook_dashboard_failure('errors', 'Dead letters by error', SQLSTATE);
+	END;
+	BEGIN
+		v_agents := @extschema@.webhook_dashboard_agent_list();
+	EXCEPTION WHEN OTHERS THEN
+		v_agents := @extschema@.webhook_dashboard_failure('agents', 'Agents', SQLSTATE);
+	END;
 	RETURN '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 		|| '<meta http-equiv="Content-Security-Policy" content="default-src ''none''; style-src ''unsafe-inline''">'
 		|| '<meta name="referrer" content="no-referrer"><meta name="robots" content="noindex"><meta name="color-scheme" content="light dark">'
 		|| format('<title>wahook: %s</title><style>%s</style></head><body>', v_status, @extschema@.webhook_dashboard_style())
 		|| format('<header><h1>wahook in %s</h1><span class="status %2$s">%2$s</span><span class="soft"><time datetime="%3$s">%4$s UTC</time></span></header><main>',
 			@extschema@.webhook_html(current_database()::text), v_status, to_char(now(), 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), to_char(now(), 'YYYY-MM-DD HH24:MI'))
-		|| @extschema@.webhook_dashboard_numbers(v_health, v_latency.messages, v_latency.p95)
+		|| @extschema@.webhook_dashboard_numbers(v_health, v_messages, v_p95)
 		|| @extschema@.webhook_dashboard_alerts(v_health -> 'reasons')
-		|| '<div class="charts">'
-		|| @extschema@.webhook_dashboard_charts(v_traffic.throughput, v_traffic.outcomes, v_latency.series, v_latency.times)
-		|| @extschema@.webhook_dashboard_lists()
-		|| '</div></main><footer>' || CASE
-			WHEN v_state.counted_until IS NULL THEN 'The charts are empty until the job rollup has run twice: it counts what they show.'
-			ELSE format('Times are UTC. Counted up to %s%s; the last day begins a day before now.', to_char(v_state.counted_until, 'YYYY-MM-DD HH24:MI:SS'),
-				CASE WHEN v_state.counting THEN ', but messages from before the job rollup first ran are still being counted' ELSE '' END) END
+		|| '<div class="charts">' || v_charts || v_errors || v_agents
+		|| '</div></main><footer>' || v_note
 		|| format(' wahook %s, PostgreSQL %s.</footer></body></html>',
 			@extschema@.webhook_html(v_health -> 'version' ->> 'extension'), @extschema@.webhook_html(v_health -> 'version' ->> 'server'));
 END

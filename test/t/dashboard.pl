@@ -1,4 +1,4 @@
-# The page of webhook_dashboard() in a real browser: light and dark, wide and narrow, empty and busy; and that its colours
+# The page of webhook_dashboard() in a real browser: light and dark, wide and narrow, empty, busy and without what is locked; and that its colours
 # can be told from each other. The screenshots are left where the tests leave their logs, to be looked at.
 use strict;
 use warnings;
@@ -144,6 +144,29 @@ like($dom, qr/&lt;script&gt;/, 'and is shown');
 my $elements = sub { my ($text) = @_; return join ' ', grep { !m{^/(line|rect|path)$} } map { lc } $text =~ m{<(/?\w+)}g };
 is($elements->($dom), $elements->($html), 'the browser had nothing to mend');
 
+# --- A part whose table somebody has locked says so, and hides no other.
+sub locked
+{
+	my ($status, $page) = $node->psql('postgres', "SET statement_timeout = '60s'; SELECT webhook_dashboard()");
+	return $status == 0 ? $page : 'hangs';
+}
+my $failure = q{<p class="none">Can't be shown now: somebody has locked a table.</p></section>};
+my $blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE agent_sessions');
+my $page = locked();
+like($page, qr{id="agents-h">Agents</h2>\Q$failure\E</div>}, 'locked: the sessions of agents');
+is((() = $page =~ /<svg class="chart"/g), 5, 'but no other chart');
+like($page, qr/Counted up to/, 'nor how far they are counted');
+$blocker->query_safe('LOCK TABLE webhook_message_sums, webhook_dlq, webhook_job_runs');
+$page = locked();
+is((() = $page =~ /\Q$failure\E/g), 3, 'locked: all that is drawn');
+like($page, qr{<dt>Processed</dt><dd>-<.*<dt>Dead letters</dt><dd>-<.*<dt>Worker</dt><dd>-<.*HEALTH_CHECK_FAILED.*<footer>Times are UTC\. wahook .*</html>$},
+	'but not the page, which says what is not known');
+append_to_file("$dir/locked.html", $page);
+is((() = browser("$dir/locked.html", '--dump-dom') =~ /<section/g), 4, 'in the browser as well');
+$blocker->query_safe('ROLLBACK');
+$blocker->quit;
+
 # In a copy that may run a script: no part is wider than the screen, however narrow, and nothing was loaded.
 my $copy = $html =~ s/<meta http-equiv="Content-Security-Policy"[^>]*>//r;
 $copy =~ s{</body>}{<script>document.title = 'width ' + document.documentElement.scrollWidth + ' of ' + innerWidth
@@ -156,13 +179,13 @@ for my $width (320, 768, 1440)
 	is($loaded, 0, 'it loads nothing');
 }
 
-for my $shot ([ empty => 900, 500, 'light' ], [ busy => 1000, 900, 'light' ], [ busy => 1000, 900, 'dark' ], [ busy => 400, 1600, 'dark' ])
+for my $shot ([ empty => 900, 500, 'light' ], [ locked => 900, 500, 'light' ], [ busy => 1000, 900, 'light' ], [ busy => 1000, 900, 'dark' ], [ busy => 400, 1600, 'dark' ])
 {
 	my ($name, $width, $height, $scheme) = @$shot;
 	my ($brightness, $colours) = shot(@$shot);
 	my $c = $scheme{$scheme};
 	$scheme eq 'dark' ? cmp_ok($brightness, '<', 40, 'is dark') : cmp_ok($brightness, '>', 215, 'is light');
-	next if $name eq 'empty';
+	next if $name ne 'busy';
 	cmp_ok($colours->{ rgb($c->{$_}) } // 0, '>', 3, "something is drawn in the colour '$_'") for qw(good bad);
 }
 
