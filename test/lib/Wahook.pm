@@ -10,16 +10,23 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node delivery message await account start_script finish_script);
+our @EXPORT = qw(start_node new_node delivery message await account start_script finish_script);
 
-# A server that has wahook in the database postgres, in public. Settings are lines of postgresql.conf.
-sub new_node
+# A server without wahook in any database. Settings are lines of postgresql.conf.
+sub start_node
 {
 	my ($name, @settings) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	$node->init;
 	$node->append_conf('postgresql.conf', join "\n", "timezone = 'UTC'", @settings, '');
 	$node->start;
+	return $node;
+}
+
+# The same with wahook in the database postgres, in public.
+sub new_node
+{
+	my $node = start_node(@_);
 	$node->safe_psql('postgres', 'CREATE EXTENSION wahook');
 	return $node;
 }

@@ -8,16 +8,6 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Wahook;
 
-sub start_node
-{
-	my ($name, @settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-	$node->init;
-	$node->append_conf('postgresql.conf', join "\n", "timezone = 'UTC'", @settings, '');
-	$node->start;
-	return $node;
-}
-
 # The databases in which workers run, in alphabetical order.
 sub await_workers
 {
