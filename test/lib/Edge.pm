@@ -21,7 +21,7 @@ $ENV{DENO_DIR} = "$root/test/edge/deno-cache";
 $ENV{DENO_NO_UPDATE_CHECK} = 1;
 $ENV{NO_COLOR} = 1;
 
-sub deno { return $deno // BAIL_OUT('test/lib/setup has not installed Deno') }
+sub deno { return $deno // BAIL_OUT('test/lib/javascript has not installed Deno') }
 sub root { return $root }
 
 # new(bot => FILE, preload => FILE, NAME => VALUE...): in a new directory, with these environment variables. The bot takes
