@@ -24,9 +24,10 @@ is_nearly_full(Page page)
 {
 	Size room = PageGetHeapFreeSpace(page);
 	Size used = BLCKSZ - ((PageHeader) page)->pd_upper;
-	Size items = Max(PageGetMaxOffsetNumber(page), 1);
+	OffsetNumber items = PageGetMaxOffsetNumber(page);
 
-	return PageIsFull(page) || room < Max(used / items * ROOM_FOR_VERSIONS, BLCKSZ / ROOM_PART);
+	return PageIsFull(page) ||
+		   room < Max(used / Max(items, 1) * ROOM_FOR_VERSIONS, BLCKSZ / ROOM_PART);
 }
 
 /* heapam.c asks for pruning when it comes to another page than it was on; so it is brought there. */
