@@ -116,7 +116,20 @@ UPDATE @extschema@.agent_sessions SET last_activity_at = coalesce(ended_at, star
 
 -- How often each is analyzed.
 ALTER TABLE @extschema@.processed_webhook_messages SET (fillfactor = 45, autovacuum_analyze_threshold = 100000);
-ALTER TABLE @extschema@.processed_webhook_messages ALTER payload SET STATISTICS 0;
+ALTER TABLE @extschema@.processed_webhook_messages
+	ALTER id SET STATISTICS 30,
+	ALTER whatsapp_message_id SET STATISTICS 30,
+	ALTER correlation_id SET STATISTICS 0,
+	ALTER conversation_id SET STATISTICS 30,
+	ALTER received_at SET STATISTICS 30,
+	ALTER kind SET STATISTICS 30,
+	ALTER service SET STATISTICS 30,
+	ALTER payload SET STATISTICS 0,
+	ALTER processed_at SET STATISTICS 30,
+	ALTER processing_time_ms SET STATISTICS 0,
+	ALTER claimed_at SET STATISTICS 0,
+	ALTER claim_token SET STATISTICS 0,
+	ALTER claimed_by SET STATISTICS 0;
 ALTER TABLE @extschema@.webhook_attempts SET (autovacuum_analyze_threshold = 100000);
 ALTER TABLE @extschema@.webhook_conversations SET (autovacuum_analyze_threshold = 10000, autovacuum_analyze_scale_factor = 10);
 ALTER TABLE @extschema@.webhook_inbox SET (autovacuum_analyze_threshold = 1000000, autovacuum_analyze_scale_factor = 10);
