@@ -228,11 +228,15 @@ wahook_hold_conversation(const pg_uuid_t *id, const pg_uuid_t *lock_id,
 	wahook_close_rows(&rows);
 }
 
-/* lock_id null: nobody's. */
-static void
+/*
+ * lock_id null: nobody's. Without row_locked, false where the row is no longer the one that was found,
+ * or another transaction has it.
+ */
+static bool
 write_lock(wahook_Store *store, const pg_uuid_t *lock_id, int64 token, TimestampTz now,
-		   TimestampTz expires_at, Datum claimed)
+		   TimestampTz expires_at, Datum claimed, bool row_locked)
 {
+	bool updated;
 	Datum values[WAHOOK_MAX_COLUMNS] = {0};
 	bool nulls[WAHOOK_MAX_COLUMNS] = {0};
 	bool replace[WAHOOK_MAX_COLUMNS] = {0};
@@ -249,15 +253,20 @@ write_lock(wahook_Store *store, const pg_uuid_t *lock_id, int64 token, Timestamp
 	SET(Anum_conversation_last_activity_at, TimestampTzGetDatum(now), false);
 	SET(Anum_conversation_updated_at, TimestampTzGetDatum(now), false);
 #undef SET
-	if (!wahook_update_locked_row(&store->conversations, values, nulls, replace))
+	updated = (row_locked ? wahook_update_locked_row : wahook_update_row)(&store->conversations,
+																		  values, nulls, replace);
+	if (row_locked && !updated)
 		elog(ERROR, "conversation was changed although it is locked");
+	return updated;
 }
 
-void
+bool
 wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
-				  const pg_uuid_t *lock_id, TimestampTz now, TimestampTz expires_at, Datum claimed)
+				  const pg_uuid_t *lock_id, TimestampTz now, TimestampTz expires_at, Datum claimed,
+				  bool row_locked)
 {
-	write_lock(store, lock_id, conversation->lock_token + 1, now, expires_at, claimed);
+	return write_lock(store, lock_id, conversation->lock_token + 1, now, expires_at, claimed,
+					  row_locked);
 }
 
 static void
@@ -288,7 +297,7 @@ wahook_requeue(wahook_Store *store, const pg_uuid_t *ids, int n)
 void
 wahook_take_lock_off(wahook_Store *store, TimestampTz now)
 {
-	write_lock(store, NULL, 0, now, now, (Datum) 0);
+	(void) write_lock(store, NULL, 0, now, now, (Datum) 0, true);
 }
 
 void
@@ -355,7 +364,8 @@ wahook_take_lock(const pg_uuid_t *id, const pg_uuid_t *lock_id, int64 lease_us)
 	if (taken)
 	{
 		wahook_expire_claim(&store.conversations.rows, &conversation, now);
-		wahook_write_lock(&store, &conversation, lock_id, now, now + lease_us, (Datum) 0);
+		(void) wahook_write_lock(&store, &conversation, lock_id, now, now + lease_us, (Datum) 0,
+								 true);
 		wahook_add_lease(&store.leases, now + lease_us, lock_id, "default", id, 1);
 	}
 	wahook_close_store(&store);

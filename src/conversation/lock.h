@@ -83,10 +83,13 @@ extern bool wahook_try_hold(wahook_RowReader *rows, const pg_uuid_t *id, const p
 extern void wahook_hold(wahook_RowReader *rows, const pg_uuid_t *id, const pg_uuid_t *lock_id,
 						wahook_Conversation *conversation);
 
-/* Writes the lock to the conversation that was row-locked last. claimed: bigint[], 0: none. */
-extern void wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
+/*
+ * Writes the lock to the conversation that was found last. claimed: bigint[], 0: none. Without
+ * row_locked, false where that version of it is no longer the last, or somebody else has locked it.
+ */
+extern bool wahook_write_lock(wahook_Store *store, const wahook_Conversation *conversation,
 							  const pg_uuid_t *lock_id, TimestampTz now, TimestampTz expires_at,
-							  Datum claimed);
+							  Datum claimed, bool row_locked);
 
 /* Takes the lock off the conversation that was row-locked last. What waits in it is to be queued then. */
 extern void wahook_take_lock_off(wahook_Store *store, TimestampTz now);

@@ -2,9 +2,10 @@
  * Taking a conversation: its lock, and its waiting messages as they are handed over.
  *
  * A conversation is looked at without waiting: one that is being changed is left to whoever comes
- * next, a free one is row-locked. Only after the row lock, in a snapshot taken after it, are its
- * waiting messages read: what the former holder completed is gone by then, so no message is handed
- * over twice.
+ * next. Of a free one the waiting messages are read in a snapshot taken after that look, and then
+ * exactly the version that was seen gets the lock, or none: nobody can have had it meanwhile. What
+ * its former holder completed is gone in that snapshot, so no message is handed over twice. Where
+ * there is more to do than to write the lock, the row is locked first.
  */
 #include "conversation/take.h"
 
@@ -45,8 +46,10 @@
 typedef struct Batch
 {
 	const char *service;
-	ArrayBuildState *seqs; /* null: there are none */
-	TimestampTz *since;    /* when they were queued for, each time once where they came together */
+	Datum *seqs;
+	TimestampTz *queued; /* when each was */
+	int n;
+	TimestampTz *since; /* when they were queued for, each time once where they came together */
 	int nsince;
 	StringInfoData messages; /* jsonb of each */
 	int *begins;             /* where in it */
@@ -115,13 +118,11 @@ take_message(wahook_Claim *claim, Batch *batch, TimestampTz since)
 
 	if (batch->nsince == 0 || batch->since[batch->nsince - 1] != since)
 		batch->since[batch->nsince++] = since;
-	batch->seqs = accumArrayResult(batch->seqs, slot_getattr(waiting, Anum_inbox_seq, &isnull),
-								   false, INT8OID, CurrentMemoryContext);
+	batch->queued[batch->n] = wahook_queued_for(waiting, 0);
+	batch->seqs[batch->n++] = slot_getattr(waiting, Anum_inbox_seq, &isnull);
 	wahook_note_waiting(&claim->store.inbox.rows);
 	batch->user_id = copy_text(waiting, Anum_inbox_user_id, batch->user_id);
 	batch->whatsapp_phone = copy_text(waiting, Anum_inbox_whatsapp_phone, batch->whatsapp_phone);
-
-	wahook_observe(WAHOOK_INBOX_WAIT, claim->now - wahook_queued_for(waiting, 0));
 
 	/* One whose message is gone is claimed all the same: completing clears it away. */
 	if (find_message(claim, GetActiveSnapshot(), &message))
@@ -151,6 +152,8 @@ take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Bat
 	IndexScanDesc scan;
 
 	*batch = (Batch){.service = service};
+	batch->seqs = palloc_array(Datum, wahook_claim_max_messages);
+	batch->queued = palloc_array(TimestampTz, wahook_claim_max_messages);
 	batch->since = palloc_array(TimestampTz, wahook_claim_max_messages);
 	batch->begins = palloc_array(int, wahook_claim_max_messages);
 	initStringInfo(&batch->messages);
@@ -171,15 +174,21 @@ take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Bat
 	PopActiveSnapshot();
 }
 
+static bool
+is_over(const wahook_Conversation *conversation)
+{
+	return strcmp(conversation->status, "completed") == 0 ||
+		   strcmp(conversation->status, "timeout") == 0 ||
+		   strcmp(conversation->status, "error") == 0;
+}
+
 /* What a message, or being claimed at all, changes about a conversation besides its lock. Rare. */
 static void
 update_conversation(wahook_Claim *claim, wahook_Conversation *conversation, const Batch *batch)
 {
 	Datum values[] = {UUIDPGetDatum(&conversation->id), batch->user_id, batch->whatsapp_phone};
 	const char nulls[] = {' ', batch->user_id ? ' ' : 'n', batch->whatsapp_phone ? ' ' : 'n', '\0'};
-	bool over = strcmp(conversation->status, "completed") == 0 ||
-				strcmp(conversation->status, "timeout") == 0 ||
-				strcmp(conversation->status, "error") == 0;
+	bool over = is_over(conversation);
 
 	if (batch->user_id || batch->whatsapp_phone)
 		wahook_execute(&new_identity_plan, values, nulls);
@@ -319,6 +328,18 @@ is_out_of_turn(wahook_Claim *claim, const wahook_Conversation *conversation, con
 															CStringGetTextDatum(service), *due_at));
 }
 
+/* False where somebody else was faster, which can't be when the row is locked. */
+static bool
+write_claim(wahook_Claim *claim, const wahook_Conversation *conversation, const Batch *batch,
+			bool row_locked)
+{
+	ArrayType *seqs = construct_array(batch->seqs, batch->n, INT8OID, sizeof(int64),
+									  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+
+	return wahook_write_lock(&claim->store, conversation, &claim->request->lock_id, claim->now,
+							 claim->expires_at, PointerGetDatum(seqs), row_locked);
+}
+
 /* Looks at a conversation, and claims it where it is free and has messages for the service. */
 static wahook_Look
 claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service,
@@ -326,6 +347,7 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 {
 	wahook_RowReader *rows = &claim->store.conversations.rows;
 	wahook_RowState state = wahook_peek_conversation(rows, id, conversation);
+	bool row_locked;
 	Batch batch;
 
 	*until = conversation->lock_expires_at;
@@ -343,12 +365,18 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 		return WAHOOK_HELD;
 	if (is_out_of_turn(claim, conversation, service, until))
 		return WAHOOK_EMPTY;
-	if (!wahook_try_lock_row(rows))
+	row_locked = conversation->locked || is_over(conversation);
+	if (row_locked && !wahook_try_lock_row(rows))
 		return WAHOOK_BUSY;
-
 	wahook_expire_claim(rows, conversation, claim->now);
 	take_messages(claim, id, service, &batch);
-	if (batch.seqs == NULL)
+	if (!row_locked && (batch.n == 0 || batch.user_id || batch.whatsapp_phone))
+	{
+		if (!wahook_try_lock_row(rows))
+			return WAHOOK_BUSY;
+		row_locked = true;
+	}
+	if (batch.n == 0)
 	{
 		/* What an expired lock had claimed has been counted as lost: the lock goes with it. */
 		if (conversation->locked)
@@ -359,14 +387,16 @@ claim_conversation(wahook_Claim *claim, const pg_uuid_t *id, const char *service
 	}
 	update_conversation(claim, conversation, &batch);
 	wahook_read_party(rows, conversation);
-	wahook_write_lock(&claim->store, conversation, &claim->request->lock_id, claim->now,
-					  claim->expires_at, makeArrayResult(batch.seqs, CurrentMemoryContext));
+	if (!write_claim(claim, conversation, &batch, row_locked))
+		return WAHOOK_BUSY;
 	unqueue_messages(claim, id, &batch);
 	note_lease(claim, id, batch.service);
 	return_claim(claim, conversation, &batch);
 	log_claim(claim, id);
 	wahook_count(wahook_acquisition(conversation), 1);
 	wahook_count(WAHOOK_CLAIMS, 1);
+	for (int i = 0; i < batch.n; i++)
+		wahook_observe(WAHOOK_INBOX_WAIT, claim->now - batch.queued[i]);
 	claim->n++;
 	return WAHOOK_CLAIMED;
 }
