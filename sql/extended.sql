@@ -120,6 +120,8 @@ ALTER TABLE processed_webhook_messages ADD CONSTRAINT ext_once UNIQUE (twice) DE
 SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(81, 85), '"many": 84', '"many": 83')) GROUP BY 1 ORDER BY 1;
 SELECT outcome, count(*) FROM receive_webhook(replace(ext_bodies(82, 82), '"many": 82', '"many": 50')) GROUP BY 1 ORDER BY 1;
 \set VERBOSITY default
+-- It keeps no repetition from being known, nor from then on what is new from being accepted.
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(71, 76)) GROUP BY 1 ORDER BY 1;
 -- A BRIN index hears of all rows, whether they differ, or are the same and only the second is for it.
 ALTER TABLE processed_webhook_messages ADD batch integer NOT NULL DEFAULT 0;
 CREATE INDEX ext_twice ON processed_webhook_messages USING brin (twice) WITH (pages_per_range = 1000);

@@ -76,11 +76,11 @@ typedef bool wahook_UpdateIndexes;
 
 /* Since 18, a tuple of one's own is not in its own way. */
 #if PG_VERSION_NUM >= 180000
-#define wahook_check_unique(info, slot, estate, other) \
-	ExecCheckIndexConstraints(info, slot, estate, other, NULL, NIL)
+#define wahook_check_unique(info, slot, estate, other, indexes) \
+	ExecCheckIndexConstraints(info, slot, estate, other, NULL, indexes)
 #else
-#define wahook_check_unique(info, slot, estate, other) \
-	ExecCheckIndexConstraints(info, slot, estate, other, NIL)
+#define wahook_check_unique(info, slot, estate, other, indexes) \
+	ExecCheckIndexConstraints(info, slot, estate, other, indexes)
 #endif
 
 /* Since 17, a set belongs to a resource owner, or to none. Include storage/latch.h. */

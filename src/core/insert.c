@@ -87,6 +87,27 @@ wahook_insert_row(wahook_Table *table, const Datum *values, const bool *nulls, i
 	wahook_leave_executor(table, caller);
 }
 
+/* A deferrable constraint tells of a conflict later; the executor refuses to look for one in it. */
+static bool
+has_conflict(wahook_Table *table, TupleTableSlot *row)
+{
+	List *indexes = NIL;
+	ItemPointerData other;
+	bool conflict;
+
+	for (int i = 0; i < table->info->ri_NumIndices; i++)
+	{
+		const FormData_pg_index *index = table->info->ri_IndexRelationDescs[i]->rd_index;
+
+		if (index->indimmediate)
+			indexes = lappend_oid(indexes, index->indexrelid);
+	}
+	ItemPointerSetInvalid(&other);
+	conflict = !wahook_check_unique(table->info, row, table->estate, &other, indexes);
+	list_free(indexes);
+	return conflict;
+}
+
 /* What INSERT ... ON CONFLICT DO NOTHING does: insert tentatively, and take it back on a conflict. */
 static bool
 insert_speculatively(wahook_Table *table, TupleTableSlot *row)
@@ -98,11 +119,9 @@ insert_speculatively(wahook_Table *table, TupleTableSlot *row)
 
 	do
 	{
-		ItemPointerData other;
 		uint32 token;
 
-		ItemPointerSetInvalid(&other);
-		if (look_first && !wahook_check_unique(table->info, row, table->estate, &other))
+		if (look_first && has_conflict(table, row))
 			return false;
 		conflict = false;
 		token = SpeculativeInsertionLockAcquire(xid);
