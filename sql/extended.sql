@@ -132,6 +132,14 @@ SET enable_seqscan = off;
 SET enable_indexscan = off;
 SELECT count(*) FROM processed_webhook_messages WHERE twice > 230;
 SELECT count(*) FROM processed_webhook_messages WHERE twice % 8 = 6 AND batch = 1;
+-- And on how many pages a range is, not on how many it is to be when the index is built anew.
+DELETE FROM processed_webhook_messages WHERE whatsapp_message_id LIKE 'ext.many.%' AND whatsapp_message_id < 'ext.many.0120';
+VACUUM processed_webhook_messages;
+CREATE INDEX ext_pages ON processed_webhook_messages USING brin (batch) WITH (pages_per_range = 1);
+ALTER INDEX ext_pages SET (pages_per_range = 1000);
+ALTER TABLE processed_webhook_messages ALTER batch SET DEFAULT 2;
+SELECT outcome, count(*) FROM receive_webhook(ext_bodies(201, 240)) GROUP BY 1 ORDER BY 1;
+SELECT count(*), count(DISTINCT (ctid::text::point)[0]) > 1 AS on_pages FROM processed_webhook_messages WHERE batch = 2;
 RESET enable_seqscan;
 RESET enable_indexscan;
 ALTER TABLE processed_webhook_messages DROP batch;

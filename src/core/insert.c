@@ -12,7 +12,6 @@
  */
 #include "core/table_internal.h"
 
-#include "access/brin.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_am.h"
@@ -247,17 +246,17 @@ insert_together(wahook_Table *table)
 						   0, NULL);
 }
 
-/* Whether two rows are the same to a BRIN index. */
+/*
+ * Whether two rows are the same to a BRIN index. Its option does not tell how many pages a range
+ * has: it may have been changed since the index was built.
+ */
 static bool
-is_summarized(Relation index, const IndexInfo *info, TupleTableSlot *before, TupleTableSlot *row)
+is_summarized(const IndexInfo *info, TupleTableSlot *before, TupleTableSlot *row)
 {
-	BlockNumber pages = BrinGetPagesPerRange(index);
-
 	/* The one before may not have been for it. */
 	if (info->ii_Predicate != NIL)
 		return false;
-	if (ItemPointerGetBlockNumber(&before->tts_tid) / pages !=
-		ItemPointerGetBlockNumber(&row->tts_tid) / pages)
+	if (ItemPointerGetBlockNumber(&before->tts_tid) != ItemPointerGetBlockNumber(&row->tts_tid))
 		return false;
 	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
 	{
@@ -282,7 +281,7 @@ is_summarized(Relation index, const IndexInfo *info, TupleTableSlot *before, Tup
 
 /*
  * Rows that are written together have their times in common. A BRIN index, which knows ranges of
- * pages, is told of the first row in a range and passes over the others. before: null for the first.
+ * pages, is told of the first row on a page and passes over the others. before: null for the first.
  */
 static void
 choose_indexes(wahook_Table *table, TupleTableSlot *before, TupleTableSlot *row)
@@ -294,7 +293,7 @@ choose_indexes(wahook_Table *table, TupleTableSlot *before, TupleTableSlot *row)
 
 		if (index->rd_rel->relam == BRIN_AM_OID)
 			info->ii_ReadyForInserts = index->rd_index->indisready &&
-									   (before == NULL || !is_summarized(index, info, before, row));
+									   (before == NULL || !is_summarized(info, before, row));
 	}
 }
 
