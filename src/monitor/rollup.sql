@@ -86,7 +86,7 @@ COMMENT ON FUNCTION @extschema@.webhook_percentile(integer[], bigint[], double p
 -- Messages that were processed, known at a time from p_from on and before p_until. Most were received in
 -- that time, which has a BRIN index, or soon before it. Those received earlier have an attempt that ended in
 -- that time, or a dead letter that was resolved; the seconds around are for statements that take the time more
--- than once. Soon (c_soon) is SOON_US in conversation/complete.c: what was completed within that time of its
+-- than once. Soon (c_soon) is SOON_US in conversation/record.c: what was completed within that time of its
 -- arrival may have no row in webhook_attempts. By as much may the clock of a caller be ahead of the server's that
 -- records messages itself.
 CREATE FUNCTION @extschema@.webhook_messages_known(p_from timestamptz, p_until timestamptz)
