@@ -210,7 +210,7 @@ claim_row(Walk *walk, Row *row, bool again)
 
 	if (!read_row(walk, row, &steady, &queued))
 		return;
-	ours = wahook_is_row_ours(rows);
+	ours = steady && wahook_is_row_ours(rows); /* else there may be no row in the slot any more */
 
 	/* A conversation that is alone in its row has a lock of its own. */
 	alone = queued.n == 1;
