@@ -302,8 +302,8 @@ unqueue_messages(wahook_Claim *claim, const pg_uuid_t *id, const Batch *batch)
 
 /*
  * Whether the row that led here names a free conversation for nothing: the message it told of was claimed
- * through another row. What came since is not to be claimed before its turn; another row names the
- * conversation for then. Nobody takes it out there before he has looked at it in its turn.
+ * through another row, or its line is not quiet yet. What came since is not to be claimed before its turn;
+ * another row names the conversation for then. Nobody takes it out there before he has looked at it in its turn.
  */
 static bool
 is_out_of_turn(wahook_Claim *claim, const wahook_Conversation *conversation, const char *service,
@@ -315,7 +315,7 @@ is_out_of_turn(wahook_Claim *claim, const wahook_Conversation *conversation, con
 	bool waits;
 
 	if (!claim->walks || claim->queued_for == DT_NOBEGIN || conversation->locked ||
-		conversation->last_activity_at < claim->queued_for)
+		(conversation->last_activity_at < claim->queued_for && wahook_debounce_us(service) == 0))
 		return false;
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
