@@ -127,31 +127,37 @@ BEGIN
 
 	-- First what all calls lock first. The agents' tables follow by their foreign keys, so they are counted here.
 	PERFORM FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations) ORDER BY id FOR UPDATE;
+	-- The names before the messages: of one that arrives in between, the name must stay. Rows that name others too stay
+	-- theirs; those that somebody is changing keep the name, which then leads to nothing, rather than be waited for.
+	FOR v_table IN SELECT unnest('{webhook_conversation_queue,webhook_leases}'::text[]) AS name LOOP
+		EXECUTE format('UPDATE @extschema@.%1$I SET (conversation_id, others) = (SELECT ids[1], nullif(ids[2:], ''{}'')'
+			' FROM (SELECT array_agg(id ORDER BY n) FROM unnest(conversation_id || others) WITH ORDINALITY named (id, n) WHERE id <> ALL ($1)) rest (ids))'
+			' WHERE ctid = ANY (ARRAY(SELECT ctid FROM @extschema@.%1$I WHERE conversation_id || others && $1'
+			' AND NOT conversation_id || others <@ $1 FOR UPDATE SKIP LOCKED))', v_table.name) USING v_conversations;
+		GET DIAGNOSTICS v_rows = ROW_COUNT;
+		v_counts := v_counts || jsonb_build_object(v_table.name, v_rows);
+		EXECUTE format('DELETE FROM @extschema@.%1$I WHERE ctid = ANY (ARRAY('
+			'SELECT ctid FROM @extschema@.%1$I WHERE conversation_id || others <@ $1 FOR UPDATE SKIP LOCKED))', v_table.name) USING v_conversations;
+		GET DIAGNOSTICS v_rows = ROW_COUNT;
+		v_counts := jsonb_set(v_counts, ARRAY[v_table.name], to_jsonb((v_counts ->> v_table.name)::bigint + v_rows));
+	END LOOP;
 	FOR v_table IN SELECT unnest('{webhook_agent_replies,agent_turns,agent_contexts,agent_sessions,webhook_message_changes,conversation_state_transitions,webhook_inbox,webhook_identities}'::text[]) AS name LOOP
 		EXECUTE format('DELETE FROM @extschema@.%I WHERE conversation_id = ANY ($1)', v_table.name) USING v_conversations;
 		GET DIAGNOSTICS v_rows = ROW_COUNT;
 		v_counts := v_counts || jsonb_build_object(v_table.name, v_rows);
 	END LOOP;
-	-- Rows that name others too stay theirs.
-	FOR v_table IN SELECT unnest('{webhook_conversation_queue,webhook_leases}'::text[]) AS name LOOP
-		EXECUTE format('DELETE FROM @extschema@.%I WHERE conversation_id || others <@ $1', v_table.name) USING v_conversations;
-		GET DIAGNOSTICS v_rows = ROW_COUNT;
-		v_counts := v_counts || jsonb_build_object(v_table.name, v_rows);
-		EXECUTE format('UPDATE @extschema@.%I SET (conversation_id, others) = (SELECT ids[1], nullif(ids[2:], ''{}'')'
-			' FROM (SELECT array_agg(id ORDER BY n) FROM unnest(conversation_id || others) WITH ORDINALITY named (id, n) WHERE id <> ALL ($1)) rest (ids))'
-			' WHERE conversation_id || others && $1', v_table.name) USING v_conversations;
-		GET DIAGNOSTICS v_rows = ROW_COUNT;
-		v_counts := jsonb_set(v_counts, ARRAY[v_table.name], to_jsonb((v_counts ->> v_table.name)::bigint + v_rows));
-	END LOOP;
 	DELETE FROM @extschema@.webhook_conversations WHERE id = ANY (v_conversations);
 	GET DIAGNOSTICS v_rows = ROW_COUNT;
 	v_counts := v_counts || jsonb_build_object('webhook_conversations', v_rows);
 
+	-- With what has come to an inbox since: neither is ever without the other.
 	WITH gone AS (
 		DELETE FROM @extschema@.processed_webhook_messages p
 		WHERE p.conversation_id = ANY (v_conversations)
 			OR (p.payload::text LIKE ANY (v_patterns) AND @extschema@.webhook_sent_by(p.payload, v_names))
-		RETURNING p.id, p.whatsapp_message_id)
+		RETURNING p.id, p.whatsapp_message_id, p.conversation_id),
+	waiting AS (
+		DELETE FROM @extschema@.webhook_inbox i USING gone WHERE i.conversation_id = gone.conversation_id AND i.message_id = gone.id)
 	SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(whatsapp_message_id), '{}') INTO v_messages, v_wamids FROM gone;
 	v_counts := v_counts || jsonb_build_object('processed_webhook_messages', cardinality(v_messages));
 	WITH gone AS (
