@@ -73,7 +73,7 @@ static wahook_Plan tidy_plan =
 
 /*
  * What came for a service while it was being deleted is for 'default'. The services in the queue are
- * found one by one, for it may be long.
+ * found one by one, for it may be long. A row that somebody is changing is left to a later run.
  */
 static wahook_Plan adopt_plan =
 	{"WITH RECURSIVE queued AS ("
@@ -82,9 +82,10 @@ static wahook_Plan adopt_plan =
 	 " WHERE q.service > queued.service ORDER BY q.service LIMIT 1)"
 	 " FROM queued WHERE queued.service IS NOT NULL"
 	 "), orphans AS ("
-	 "DELETE FROM @extschema@.webhook_conversation_queue WHERE service = ANY (ARRAY("
+	 "DELETE FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
+	 "SELECT ctid FROM @extschema@.webhook_conversation_queue WHERE service = ANY (ARRAY("
 	 "SELECT service FROM queued WHERE service NOT IN"
-	 " (SELECT name FROM @extschema@.webhook_services)))"
+	 " (SELECT name FROM @extschema@.webhook_services))) FOR UPDATE SKIP LOCKED))"
 	 " RETURNING conversation_id, others, service, due_at"
 	 "), adopted AS ("
 	 "UPDATE @extschema@.webhook_inbox i SET service = 'default' FROM orphans o"
