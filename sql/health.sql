@@ -52,16 +52,20 @@ SET LOCAL wahook.health_quarantine = 9;
 SELECT * FROM alerts;
 DELETE FROM webhook_quarantine;
 
--- What waits, a row a service: not what is due later, not what is being handled, not a row of the queue without a message.
+-- What waits, a row a service: not what is due later, not what is being handled, not a row of the queue without a message
+-- from then.
 SELECT outcome, count(*) FROM generate_series(1, 3) n, receive_webhook(format('{"object": "whatsapp_business_account",
 	"entry": [{"changes": [{"field": "messages", "value": {"metadata": {"phone_number_id": "1000"}, "messages": [
 	{"from": "1555000111%s", "id": "wamid.health-%s", "timestamp": "1760000000", "type": "text", "text": {"body": "hello"}}]}}]}]}', n, n)) GROUP BY 1;
 SELECT * FROM alerts;
 UPDATE webhook_conversation_queue SET due_at = due_at - interval '290 s';
+UPDATE webhook_inbox SET enqueued_at = enqueued_at - interval '290 s';
 SELECT * FROM alerts;
 UPDATE webhook_conversation_queue SET due_at = due_at - interval '20 s';
+UPDATE webhook_inbox SET enqueued_at = enqueued_at - interval '20 s';
 INSERT INTO webhook_conversation_queue (conversation_id, service, due_at)
-	VALUES (gen_random_uuid(), 'a', now() - interval '1 day'), (gen_random_uuid(), 'default', now() - interval '1 day');
+	VALUES (gen_random_uuid(), 'a', now() - interval '1 day'), (gen_random_uuid(), 'default', now() - interval '1 day'),
+	((SELECT conversation_id FROM webhook_inbox LIMIT 1), 'default', now() - interval '1 hour');
 SELECT alert_type, severity, message, details - 'oldest_seconds' AS details FROM alerts;
 SELECT h -> 'queue' -> 'messages' AS messages, (h -> 'queue' ->> 'oldest_seconds')::numeric BETWEEN 300 AND 400 AS oldest,
 	h::text ~ '1555000111' AS shows_phone, h::text ~ 'hello' AS shows_payload FROM webhook_health() h;

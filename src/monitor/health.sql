@@ -142,7 +142,7 @@ COMMENT ON FUNCTION @extschema@.webhook_check_errors() IS
 	'the alerts HIGH_ERROR_RATE and PROCESSING_TIMEOUTS';
 
 -- The services are found one by one, for the queue may be long. A row of the queue says when to look;
--- whether a message is there, the inbox says.
+-- whether a message is there that has waited since then, the inbox says.
 CREATE FUNCTION @extschema@.webhook_waiting_services(p_before timestamptz)
 	RETURNS TABLE (service text, due_at timestamptz, conversations bigint)
 	LANGUAGE sql STABLE PARALLEL SAFE ROWS 10 SET search_path = pg_catalog, pg_temp
@@ -161,7 +161,7 @@ CREATE FUNCTION @extschema@.webhook_waiting_services(p_before timestamptz)
 			SELECT q.due_at, q.conversation_id || q.others AS ids FROM @extschema@.webhook_conversation_queue q
 			WHERE q.service = queued.service AND q.due_at <= p_before ORDER BY q.due_at LIMIT 100) first
 		WHERE EXISTS (SELECT FROM @extschema@.webhook_inbox i
-			WHERE i.conversation_id = ANY (first.ids) AND i.service = queued.service)
+			WHERE i.conversation_id = ANY (first.ids) AND i.service = queued.service AND i.enqueued_at <= first.due_at)
 		ORDER BY first.due_at LIMIT 1) oldest
 	$$;
 COMMENT ON FUNCTION @extschema@.webhook_waiting_services(timestamptz) IS
