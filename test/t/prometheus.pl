@@ -78,6 +78,7 @@ is(sql(q{SET extra_float_digits = -15; SELECT webhook_metrics_prometheus() ~ 're
 
 sub gauge { my ($name) = @_; my ($now) = parse(text()); return $now->{"wahook_$name"} }
 is(gauge('inbox_messages'), 3, 'three wait');
+sql(q{UPDATE webhook_inbox SET enqueued_at = now() - interval '90 s'});
 sql(q{UPDATE webhook_conversation_queue SET due_at = now() - interval '90 s'});
 cmp_ok(gauge('inbox_oldest_seconds'), '>=', 90, 'for so long');
 cmp_ok(gauge('inbox_oldest_seconds'), '<', 90 + $PostgreSQL::Test::Utils::timeout_default, 'and not longer');

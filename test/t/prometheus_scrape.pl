@@ -209,6 +209,7 @@ sql(q{INSERT INTO webhook_conversations (user_id, agent_type, status, last_activ
 	INSERT INTO webhook_services (name) VALUES ('nobody');
 	INSERT INTO webhook_routes (name, match, pattern, service, priority) VALUES ('nobody', 'keyword', 'nobody', 'nobody', 1)});
 send_text('nobody');
+sql(q{UPDATE webhook_inbox SET enqueued_at = now() - interval '1 hour' WHERE service = 'nobody'});
 is(sql(q{WITH u AS (UPDATE webhook_conversation_queue SET due_at = now() - interval '1 hour' WHERE service = 'nobody' RETURNING 1) SELECT count(*) FROM u}), '1', 'one waits');
 $prometheus->await_firing('WahookStuckConversations', 2);
 $prometheus->await_firing('WahookInboxAgeing', 2);
