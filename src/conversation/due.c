@@ -269,7 +269,7 @@ wahook_claim_due_after(wahook_Claim *claim, TimestampTz due_at)
 				 .first = DT_NOEND};
 	int n = 1 + (wanted(&walk) + WAHOOK_MAX_QUEUED - 2) / WAHOOK_MAX_QUEUED;
 
-	/* One row more than can be wanted tells whether there are any more. */
+	/* Enough where the rows are full. A round that brings too little is followed by a larger one. */
 	while (claim_rows(&walk, n) == n && wanted(&walk) > 0)
 		n = Max(n, Min(n * 4, MAX_ROWS_READ));
 	forget_seen(&walk); /* what was busy may not be any more */

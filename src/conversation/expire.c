@@ -58,6 +58,7 @@ static wahook_Plan time_out_plan =
 /*
  * Queue rows whose messages are gone, because they were completed by other ways than a claim from the
  * queue. A message and its row commit together, so who sees the row and not the message comes after.
+ * Nor does a release count on such a row for another message: it has the time of its own delivery.
  */
 static wahook_Plan tidy_plan =
 	{"DELETE FROM @extschema@.webhook_conversation_queue WHERE ctid = ANY (ARRAY("
