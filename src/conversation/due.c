@@ -58,8 +58,9 @@ typedef struct Row
 /* What a look showed, at a conversation that several rows name. Where two would have one place, one is forgotten. */
 typedef struct Seen
 {
+	int round; /* in which that was; 0: nothing is remembered here */
 	pg_uuid_t id;
-	const char *service; /* null: nothing is remembered here */
+	const char *service;
 	wahook_Look look;
 	TimestampTz until;
 	ItemPointerData version; /* of a conversation in which nothing was to be claimed */
@@ -77,7 +78,8 @@ typedef struct Walk
 	Row *skipped;      /* rows that others were at; null until there are any */
 	int nskipped;
 	int max_skipped;
-	Seen seen[MAX_SEEN]; /* since the last rows were read: a look answers for those alone */
+	int round; /* how often rows were read: a look answers for those of its round alone */
+	Seen seen[MAX_SEEN];
 } Walk;
 
 static int
@@ -134,12 +136,6 @@ read_row(Walk *walk, Row *row, bool *steady, wahook_Queued *queued)
 	return true;
 }
 
-static void
-forget_seen(Walk *walk)
-{
-	memset(walk->seen, 0, sizeof(walk->seen));
-}
-
 /*
  * A lock that was seen may be gone: its release counts on a row that nobody had locked. So that must be looked
  * for after the row was locked, each time.
@@ -147,7 +143,7 @@ forget_seen(Walk *walk)
 static bool
 is_remembered(Walk *walk, const Seen *seen, const pg_uuid_t *id, const char *service)
 {
-	if (seen->service == NULL || memcmp(&seen->id, id, sizeof(pg_uuid_t)) != 0 ||
+	if (seen->round != walk->round || memcmp(&seen->id, id, sizeof(pg_uuid_t)) != 0 ||
 		strcmp(seen->service, service) != 0)
 		return false;
 	return seen->look == WAHOOK_CLAIMED || seen->look == WAHOOK_BUSY ||
@@ -159,16 +155,20 @@ static wahook_Look
 look_at(Walk *walk, const pg_uuid_t *id, const char *service)
 {
 	Seen *seen = &walk->seen[id->data[UUID_LEN - 1] % MAX_SEEN];
+	wahook_Look look;
 	pg_uuid_t holder;
+	TimestampTz until;
 
 	if (is_remembered(walk, seen, id, service))
 		return seen->look;
-	seen->id = *id;
-	seen->service = NULL;
-	seen->look = wahook_look_at(walk->claim, id, service, &holder, &seen->until);
-	seen->service = service;
-	seen->version = walk->claim->store.conversations.rows.slot->tts_tid;
-	return seen->look;
+	look = wahook_look_at(walk->claim, id, service, &holder, &until);
+	*seen = (Seen){.round = walk->round,
+				   .id = *id,
+				   .service = service,
+				   .look = look,
+				   .until = until,
+				   .version = walk->claim->store.conversations.rows.slot->tts_tid};
+	return look;
 }
 
 /*
@@ -240,7 +240,7 @@ claim_rows(Walk *walk, int n)
 	int found = wahook_execute(claim->service ? &due_plan : &due_in_services_plan, values, NULL);
 	SPITupleTable *rows = SPI_tuptable;
 
-	forget_seen(walk);
+	walk->round++;
 	for (int i = 0; i < found && wanted(walk) > 0; i++)
 	{
 		HeapTuple tuple = rows->vals[i];
@@ -272,7 +272,7 @@ wahook_claim_due_after(wahook_Claim *claim, TimestampTz due_at)
 	/* Enough where the rows are full. A round that brings too little is followed by a larger one. */
 	while (claim_rows(&walk, n) == n && wanted(&walk) > 0)
 		n = Max(n, Min(n * 4, MAX_ROWS_READ));
-	forget_seen(&walk); /* what was busy may not be any more */
+	walk.round++; /* what was busy may not be any more */
 	for (int i = 0; i < walk.nskipped && wanted(&walk) > 0; i++)
 		claim_row(&walk, &walk.skipped[i], true);
 	claim->queued_for = DT_NOBEGIN;

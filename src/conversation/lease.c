@@ -39,20 +39,16 @@ wahook_add_lease(wahook_Table *leases, TimestampTz expires_at, const pg_uuid_t *
 {
 	Datum values[WAHOOK_MAX_COLUMNS];
 	bool nulls[WAHOOK_MAX_COLUMNS] = {false};
-	Datum others[WAHOOK_MAX_LEASED];
 	ScanKeyData keys[2];
 
 	Assert(n >= 1 && n <= WAHOOK_MAX_LEASED);
-	for (int i = 1; i < n; i++)
-		others[i] = UUIDPGetDatum(&ids[i]);
 	values[Anum_lease_expires_at - 1] = TimestampTzGetDatum(expires_at);
 	values[Anum_lease_conversation_id - 1] = UUIDPGetDatum(&ids[0]);
 	values[Anum_lease_lock_id - 1] = UUIDPGetDatum(lock_id);
 	values[Anum_lease_service - 1] = CStringGetTextDatum(service);
 	nulls[Anum_lease_others - 1] = n == 1;
 	if (n > 1)
-		values[Anum_lease_others - 1] = PointerGetDatum(
-			construct_array(&others[1], n - 1, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+		values[Anum_lease_others - 1] = wahook_uuid_array(&ids[1], n - 1);
 	wahook_insert_row(leases, values, nulls, Natts_lease);
 	init_place_keys(keys, expires_at, lock_id);
 	wahook_note_row(&leases->rows, keys, lengthof(keys), &leases->placed);

@@ -132,15 +132,16 @@ take_message(wahook_Claim *claim, Batch *batch, TimestampTz since)
 	}
 }
 
-static bool
-is_quiet(wahook_Claim *claim, const pg_uuid_t *id, const char *service)
+/* When the line is due in the active snapshot; DT_NOEND: nothing waits in it. */
+static TimestampTz
+line_due_at(wahook_Claim *claim, const pg_uuid_t *id, const char *service)
 {
 	wahook_RowReader *inbox = &claim->store.inbox.rows;
 	IndexScanDesc scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
-	bool found = wahook_next_row(inbox, scan);
+	bool waits = wahook_next_row(inbox, scan);
 
 	wahook_end_scan(inbox, scan);
-	return found && wahook_line_due_at(inbox, GetActiveSnapshot(), id, service) <= claim->now;
+	return waits ? wahook_line_due_at(inbox, GetActiveSnapshot(), id, service) : DT_NOEND;
 }
 
 /* Reads the messages at the head of a line, up to the first that is put off. */
@@ -158,7 +159,7 @@ take_messages(wahook_Claim *claim, const pg_uuid_t *id, const char *service, Bat
 	batch->begins = palloc_array(int, wahook_claim_max_messages);
 	initStringInfo(&batch->messages);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (debounce_us == 0 || is_quiet(claim, id, service))
+	if (debounce_us == 0 || line_due_at(claim, id, service) <= claim->now)
 	{
 		scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
 		for (int n = 0; n < wahook_claim_max_messages && batch->messages.len < MAX_CLAIM_BYTES &&
@@ -309,21 +310,15 @@ static bool
 is_out_of_turn(wahook_Claim *claim, const wahook_Conversation *conversation, const char *service,
 			   TimestampTz *due_at)
 {
-	wahook_RowReader *inbox = &claim->store.inbox.rows;
 	const pg_uuid_t *id = &conversation->id;
-	IndexScanDesc scan;
-	bool waits;
 
 	if (!claim->walks || claim->queued_for == DT_NOBEGIN || conversation->locked ||
 		(conversation->last_activity_at < claim->queued_for && wahook_debounce_us(service) == 0))
 		return false;
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = wahook_begin_line(inbox, GetActiveSnapshot(), id, service);
-	waits = wahook_next_row(inbox, scan);
-	wahook_end_scan(inbox, scan);
-	*due_at = waits ? wahook_line_due_at(inbox, GetActiveSnapshot(), id, service) : DT_NOEND;
+	*due_at = line_due_at(claim, id, service);
 	PopActiveSnapshot();
-	return !waits ||
+	return *due_at == DT_NOEND ||
 		   (*due_at > claim->queued_for && wahook_is_queued(wahook_queue_of(&claim->store), id,
 															CStringGetTextDatum(service), *due_at));
 }

@@ -277,13 +277,10 @@ look_where_noted(wahook_RowReader *reader, ScanKey keys, int nkeys, uint64 hash,
 static bool
 is_there(wahook_RowReader *reader, ScanKey keys, int nkeys)
 {
-	IndexScanDesc scan;
 	bool found;
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = wahook_begin_scan(reader, GetActiveSnapshot(), keys, nkeys);
-	found = wahook_next_row(reader, scan);
-	wahook_end_scan(reader, scan);
+	found = wahook_find_row(reader, GetActiveSnapshot(), keys, nkeys);
 	PopActiveSnapshot();
 	return found;
 }

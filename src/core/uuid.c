@@ -62,10 +62,13 @@ Datum
 wahook_uuid_array(const pg_uuid_t *ids, int n)
 {
 	Datum *elements = palloc_array(Datum, Max(n, 1));
+	ArrayType *array;
 
 	for (int i = 0; i < n; i++)
 		elements[i] = UUIDPGetDatum(&ids[i]);
-	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	array = construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+	pfree(elements);
+	return PointerGetDatum(array);
 }
 
 Datum

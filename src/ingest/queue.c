@@ -13,6 +13,7 @@
 
 #include "core/compat.h"
 #include "core/tables.h"
+#include "core/uuid.h"
 #include "core/wake.h"
 
 /* Columns of the primary key. */
@@ -33,16 +34,10 @@ wahook_open_queue(wahook_Table *queue)
 static void
 set_names(const pg_uuid_t *ids, int n, Datum *values, bool *nulls)
 {
-	Datum *others = palloc_array(Datum, n);
-
-	for (int i = 1; i < n; i++)
-		others[i] = UUIDPGetDatum(&ids[i]);
 	values[Anum_queue_conversation_id - 1] = UUIDPGetDatum(&ids[0]);
 	nulls[Anum_queue_others - 1] = n == 1;
 	if (n > 1)
-		values[Anum_queue_others - 1] = PointerGetDatum(
-			construct_array(&others[1], n - 1, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	pfree(others);
+		values[Anum_queue_others - 1] = wahook_uuid_array(&ids[1], n - 1);
 }
 
 static void
